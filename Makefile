@@ -1,0 +1,44 @@
+# Every target sets up what it needs: a virtual environment with the locked dependencies.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := cli.py console dht identity peer queueing rpc transfer tools tests
+# Two workers, since the test machines have two cores.
+WORKERS ?= 2
+
+.PHONY: demo test lint check protos lock svg clean help setup
+
+help:
+	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
+	@echo "make test   lint, types, import contracts, protos current, all tests (with a private RabbitMQ)"
+	@echo "make setup  only the virtual environment · make protos · make lock · make svg · make clean"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml tools/venv.sh
+	@PYTHON="$(PYTHON)" sh tools/venv.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/shoal demo $(DEMO)
+
+test: $(STAMP)
+	@BIN="$(BIN)" WORKERS="$(WORKERS)" SOURCES="$(SOURCES)" bash tools/check.sh
+
+lint: $(STAMP)
+	@BIN="$(BIN)" SOURCES="$(SOURCES)" LINT_ONLY=1 bash tools/check.sh
+
+protos: $(STAMP)
+	$(BIN)/python tools/protos.py
+
+svg: $(STAMP)
+	$(BIN)/python tools/table_svg.py docs/table.svg
+
+# Hashes, and no registry's address: the lock says what, the machine's configuration says from where.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-header --no-annotate pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

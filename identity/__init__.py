@@ -1,0 +1,1 @@
+"""Keys, peer ids, signatures, networks, invites and TLS material; knows nothing of sockets."""

@@ -1,0 +1,1 @@
+"""The running peer: the only package that wires the others together."""

@@ -1,0 +1,1 @@
+"""The wire contracts of the gRPC services and the code generated from them."""

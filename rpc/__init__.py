@@ -1,0 +1,1 @@
+"""The one gRPC listener, pinned channels and caller identity; knows no service."""

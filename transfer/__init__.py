@@ -1,0 +1,1 @@
+"""Chunks, manifests, the swarm scheduler and the Transfer service; knows no DHT."""
