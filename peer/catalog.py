@@ -1,0 +1,160 @@
+"""What this home shares, has seen and has begun: shares, listed contents and partial downloads.
+
+Owns the tables `share`, `listed` and `part`. Must not know the network. A share is served in
+place: the row keeps the file's fingerprint (size, mtime, inode), so that a file that changed is
+never served under its old content id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from peer.database import Database
+
+LISTED_MAX = 20_000
+PARTS_MAX = 10_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Share:
+    """One file that this peer offers under one name."""
+
+    name: str
+    path: Path
+    content_id: bytes
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+    manifest: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listed:
+    """A content that this home has listed, shared or fetched, and the name it went by."""
+
+    content_id: bytes
+    name: str
+    size_bytes: int
+
+
+class Catalog:
+    """Queries over the tables that it owns; each change is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Shares
+
+    def add_share(self, share: Share) -> None:
+        """Offer a file under a name; another file under that name is replaced."""
+        with self._database.transaction():
+            self._database.run(
+                "INSERT OR REPLACE INTO share VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                share.name,
+                str(share.path),
+                share.content_id,
+                share.size_bytes,
+                share.mtime_ns,
+                share.inode,
+                share.manifest,
+                _now_ms(),
+            )
+        self.remember([Listed(share.content_id, share.name, share.size_bytes)])
+
+    def remove_share(self, name: str) -> bool:
+        """Stop offering a name; False when it was not offered."""
+        return self._database.run("DELETE FROM share WHERE name = ?", name) > 0
+
+    def share(self, name: str) -> Share | None:
+        """Return what is offered under a name."""
+        return next(iter(self._shares("WHERE name = ?", name)), None)
+
+    def shares(self) -> list[Share]:
+        """Return all that is offered, by name."""
+        return self._shares("ORDER BY name")
+
+    def share_count(self) -> int:
+        """Return how many names are offered."""
+        ((count,),) = self._database.rows("SELECT count(*) FROM share")
+        return int(count)
+
+    def shares_of(self, content_id: bytes) -> list[Share]:
+        """Return the files that hold one content; there may be several copies."""
+        return self._shares("WHERE content_id = ? ORDER BY name", content_id)
+
+    def _shares(self, where: str, *values: object) -> list[Share]:
+        rows = self._database.rows(
+            "SELECT name, path, content_id, size_bytes, mtime_ns, inode, manifest FROM share "  # noqa: S608
+            + where,
+            *values,
+        )
+        return [
+            Share(name, Path(path), content_id, size_bytes, mtime_ns, inode, manifest)
+            for name, path, content_id, size_bytes, mtime_ns, inode, manifest in rows
+        ]
+
+    # Contents that a short `b3:` id may mean
+
+    def remember(self, listed: Sequence[Listed]) -> None:
+        """Note contents, so that their short ids work; the oldest beyond the bound go."""
+        now_ms = _now_ms()
+        with self._database.transaction():
+            for entry in listed:
+                self._database.run(
+                    "INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?)",
+                    entry.content_id,
+                    entry.name,
+                    entry.size_bytes,
+                    now_ms,
+                )
+            self._database.run(
+                "DELETE FROM listed WHERE rowid IN"
+                " (SELECT rowid FROM listed ORDER BY seen_ms DESC LIMIT -1 OFFSET ?)",
+                LISTED_MAX,
+            )
+
+    def listed_with_prefix(self, prefix_hex: str) -> list[Listed]:
+        """Return the contents whose hex id begins with these lower-case digits (at most 50)."""
+        rows = self._database.rows(
+            "SELECT content_id, name, size_bytes FROM listed"
+            " WHERE substr(lower(hex(content_id)), 1, ?) = ? ORDER BY seen_ms DESC LIMIT 50",
+            len(prefix_hex),
+            prefix_hex,
+        )
+        return [Listed(*row) for row in rows]
+
+    # Partial downloads (the Journal that transfer asks for)
+
+    def load(self, part_key: str) -> tuple[bytes, bytes] | None:
+        """Return (content id, bitmap) of a begun download."""
+        rows = self._database.rows(
+            "SELECT content_id, bitmap FROM part WHERE part_key = ?", part_key
+        )
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def save(self, part_key: str, content_id: bytes, bitmap: bytes) -> None:
+        """Note which chunks of a download are verified and written."""
+        with self._database.transaction():
+            self._database.run(
+                "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)",
+                part_key,
+                content_id,
+                bitmap,
+                _now_ms(),
+            )
+            self._database.run(
+                "DELETE FROM part WHERE part_key IN"
+                " (SELECT part_key FROM part ORDER BY updated_ms DESC LIMIT -1 OFFSET ?)",
+                PARTS_MAX,
+            )
+
+    def forget(self, part_key: str) -> None:
+        """Drop the note of a download that is finished or given up."""
+        self._database.run("DELETE FROM part WHERE part_key = ?", part_key)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

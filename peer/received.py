@@ -1,0 +1,86 @@
+"""The journal of deliveries received: what makes a redelivered letter have no second effect.
+
+Owns the table `received`, keyed by (sender, seal id): both are chosen by the sender and signed,
+so that a push, a mailbox copy and a broker's redelivery of one letter meet in one row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from peer.database import Database
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Received:
+    """One delivery that is complete in the inbox, or was refused."""
+
+    sender: bytes
+    seal_id: bytes
+    delivery_id: bytes
+    name: str
+    size_bytes: int
+    path: str
+    state: str
+    receipt: bytes
+    at_ms: int
+
+
+class ReceivedJournal:
+    """Queries over the table that it owns; a row is on the disk before `add` returns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(
+        self,
+        *,
+        sender: bytes,
+        seal_id: bytes,
+        delivery_id: bytes,
+        name: str,
+        size_bytes: int,
+        path: Path | None,
+        state: str,
+        receipt: bytes,
+    ) -> None:
+        """Journal a delivery durably; the same one again changes nothing."""
+        with self._database.durable():
+            self._database.run(
+                "INSERT OR IGNORE INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                sender,
+                seal_id,
+                delivery_id,
+                name,
+                size_bytes,
+                "" if path is None else str(path),
+                state,
+                receipt,
+                time.time_ns() // 1_000_000,
+            )
+
+    def find(self, sender: bytes, seal_id: bytes) -> Received | None:
+        """Return the journaled delivery of this sender and seal."""
+        rows = self._select("WHERE sender = ? AND seal_id = ?", sender, seal_id)
+        return rows[0] if rows else None
+
+    def all(self) -> list[Received]:
+        """Return what was received, the latest last."""
+        return self._select("ORDER BY at_ms")
+
+    def used_bytes(self) -> int:
+        """Return the size of the complete files that came in."""
+        ((total,),) = self._database.rows(
+            "SELECT coalesce(sum(size_bytes), 0) FROM received WHERE state = 'received'"
+        )
+        return int(total)
+
+    def _select(self, where: str, *values: object) -> list[Received]:
+        rows = self._database.rows(
+            "SELECT sender, seal_id, delivery_id, name, size_bytes, path, state, receipt, at_ms"  # noqa: S608
+            f" FROM received {where}",
+            *values,
+        )
+        return [Received(*row) for row in rows]
