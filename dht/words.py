@@ -1,0 +1,87 @@
+"""Words of filenames and of searches: one rule for publisher, storer and reader.
+
+Owns how text becomes words, which words of a name are indexed, and when a name matches. Pure; it
+knows nothing of records or storage. The rule is part of the protocol (docs/protocol/records.md):
+storers recompute it, so a change here is a change of the network's language.
+"""
+
+import functools
+import unicodedata
+from collections.abc import Sequence
+
+WORD_BYTES_MAX = 64
+INDEXED_WORDS_MAX = 8
+FOLD_PASSES_MAX = 8
+WORDS_CACHE_MAX = 4096
+
+
+@functools.lru_cache(maxsize=WORDS_CACHE_MAX)
+def words_of(text: str) -> tuple[str, ...]:
+    """List the distinct words of a text, folded, in the order of their first appearance.
+
+    A word starts with a letter or digit (Unicode L*, N*) and goes on through letters, digits and
+    combining marks (M*); everything else separates. Words over WORD_BYTES_MAX are cut there.
+    """
+    words: dict[str, None] = {}
+    current: list[str] = []
+    for character in fold(text):
+        category = unicodedata.category(character)[0]
+        if category in "LN" or (category == "M" and current):
+            current.append(character)
+        elif current:
+            words[_cut("".join(current))] = None
+            current.clear()
+    if current:
+        words[_cut("".join(current))] = None
+    return tuple(words)
+
+
+def indexed_words(filename: str) -> tuple[str, ...]:
+    """Choose the words that a name is published under: the INDEXED_WORDS_MAX most selective."""
+    return selective_first(words_of(filename))[:INDEXED_WORDS_MAX]
+
+
+def query_words(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Turn what a person typed into distinct words, the best one to look up first."""
+    return selective_first(words_of(" ".join(arguments)))
+
+
+def selective_first(words: Sequence[str]) -> tuple[str, ...]:
+    """Order words by how few names they are likely to be in: longest first, ties as they came.
+
+    Nobody counts words across the network, so length stands in for rarity. Publisher and searcher
+    use the same order: the word that a searcher looks up is the likeliest to have been indexed.
+    """
+    return tuple(sorted(words, key=len, reverse=True))
+
+
+def matches(filename: str, words: Sequence[str]) -> bool:
+    """Tell whether each word is a whole word of the name; words may come unfolded.
+
+    No words at all match every name; words that hold no letter or digit match none.
+    """
+    if not words:
+        return True
+    wanted = words_of(" ".join(words))
+    return bool(wanted) and set(wanted) <= set(words_of(filename))
+
+
+def fold(text: str) -> str:
+    """Apply NFKC and case folding until neither changes anything.
+
+    One pass is not enough: folding can leave text that NFKC composes anew and the other way round.
+    """
+    for _ in range(FOLD_PASSES_MAX):
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        if folded == text:
+            break
+        text = folded
+    return text
+
+
+def _cut(word: str) -> str:
+    """Shorten a word to WORD_BYTES_MAX bytes of UTF-8 without splitting a character."""
+    data = word.encode("utf-8")
+    if len(data) <= WORD_BYTES_MAX:
+        return word
+    return data[:WORD_BYTES_MAX].decode("utf-8", "ignore")
