@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 
 from identity.address import Address
 from identity.errors import ShoalError
-from peer.errors import BadInput
 
 DEFAULT_PORT = 4100
 DEFAULT_LISTEN = Address("0.0.0.0", DEFAULT_PORT)  # noqa: S104 - a peer is there to be reached
@@ -67,18 +66,14 @@ async def _bind_both(
         raise
 
 
-def advertised_addresses(host: str, port: int, advertise: str | None) -> tuple[Address, ...]:
+def advertised_addresses(host: str, port: int, advertise: Address | None) -> tuple[Address, ...]:
     """Return the addresses to tell others, one a family, the asked one first.
 
     The default route's address stands for a wildcard; loopback only when listening there or when
-    nothing else exists.
+    nothing else exists. Port 0 of `advertise` stands for the port that we listen on.
     """
-    if advertise:
-        try:
-            address = Address.parse(advertise, default_port=port)
-        except ValueError as error:
-            raise BadInput(f"--advertise {advertise}: {error}") from error
-        return (Address(address.host, address.port or port),)
+    if advertise is not None:
+        return (Address(advertise.host, advertise.port or port),)
     if host not in ("0.0.0.0", "::", ""):  # noqa: S104
         return (Address(host, port),)
     families = [socket.AF_INET] if host == "0.0.0.0" else [socket.AF_INET, socket.AF_INET6]  # noqa: S104

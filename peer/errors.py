@@ -2,54 +2,75 @@
 
 from __future__ import annotations
 
-from identity.errors import ShoalError
+from peer.failures import ExitCode, Failure
 
 
-class PeerError(ShoalError):
-    """The peer could not do that."""
-
-
-class DamagedDatabase(PeerError):
+class DamagedDatabase(Failure):
     """The home's database cannot be used."""
 
     hint = "move the file away: shares and pending deliveries are then put again, the key stays"
+    exit_code = ExitCode.USAGE
 
 
-class BadInput(PeerError):
+class BadInput(Failure):
     """That input cannot be used."""
 
+    exit_code = ExitCode.USAGE
 
-class NotFound(PeerError):
+
+class NotFound(Failure):
     """Nothing was found."""
 
+    exit_code = ExitCode.NOT_FOUND
 
-class NoHolderReachable(PeerError):
+
+class NoHolderReachable(Failure):
     """It exists, but nobody who has it can be reached."""
 
+    hint = "try again when a holder is online: `shoal peers` shows who is"
+    exit_code = ExitCode.UNREACHABLE
 
-class Ambiguous(PeerError):
+
+class Ambiguous(Failure):
     """That name means more than one thing."""
 
+    exit_code = ExitCode.AMBIGUOUS
 
-class NotPermitted(PeerError):
+
+class NotPermitted(Failure):
     """That is not permitted."""
+
+    exit_code = ExitCode.NOT_PERMITTED
 
 
 class WrongNetworkKey(NotPermitted):
     """The bootstrap nodes answer, but not with this network's key."""
 
-    hint = "ask for a fresh invite (`shoal invite` on a member), and check the network file"
+    hint = "ask a member for a fresh invite (`shoal invite`), or check the network file"
 
 
-class OtherNetwork(PeerError):
+class OtherNetwork(Failure):
     """This home belongs to another network."""
 
     hint = "one home, one network: use --home DIR for the other one"
+    exit_code = ExitCode.USAGE
 
 
-class TimedOut(PeerError):
+class InboxFull(Failure):
+    """The inbox has no room left for that."""
+
+    hint = "the receiver can raise [inbox] quota in config.toml, or move files out of the inbox"
+    exit_code = ExitCode.FULL
+
+
+class TimedOut(Failure):
     """That took longer than was allowed."""
 
+    exit_code = ExitCode.TIMED_OUT
 
-class QueueUnavailable(PeerError):
+
+class QueueUnavailable(Failure):
     """The queue cannot be reached, and no other means is allowed."""
+
+    hint = "check --queue, SHOAL_QUEUE or [queue] in config.toml, and that the broker runs"
+    exit_code = ExitCode.QUEUE_UNAVAILABLE
