@@ -1,0 +1,132 @@
+"""One bucket of the routing table: `kademlia`'s KBucket with time injected.
+
+Owns who has a place in a bucket, who waits for one, and the share of an address block. Knows no
+clock, task or socket, and not which bucket is whose (`routing`).
+Source: Maymounkov & Mazières, "Kademlia", sections 2.2 and 4.1; block limits as in go-libp2p.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from kademlia.node import Node
+from kademlia.routing import KBucket
+
+from dht.contacts import Contact
+from identity.keys import PEER_ID_BYTES
+
+ID_BITS: Final = 8 * PEER_ID_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class TableConfig:
+    """The limits of one routing table."""
+
+    k: int = 20
+    """Contacts a bucket."""
+    split_bits: int = 3
+    """Buckets away from our own id split until their depth is a multiple of this (section 4.2)."""
+    contacts_max: int = 1_000
+    """No bucket splits beyond this many contacts in the whole table."""
+    block_contacts_max: int = 2
+    """Contacts of one public address block in a bucket, and among its replacements."""
+    failures_max: int = 3
+    """Failures in a row after which a contact goes."""
+    failures_replaced_max: int = 2
+    """The same where a proven replacement waits."""
+    failure_spacing_s: float = 1.0
+    """Failures closer together than this count once: one burst of loss evicts nobody."""
+    refresh_s: float = 3600.0
+    """A bucket in which we looked nothing up for this long is stale."""
+    departed_max: int = 256
+    """Evicted contacts that are remembered, for the list of inactive peers and a later rejoin."""
+
+    def __post_init__(self) -> None:
+        assert self.k >= 1
+        assert self.split_bits >= 1
+        assert 1 <= self.failures_replaced_max <= self.failures_max
+
+
+class Bucket(KBucket):  # type: ignore[misc]
+    """A k-bucket of proven contacts, least recently seen first; both bounds belong to it.
+
+    `last_updated` is the time of our own last lookup in the range, never that of a query of others.
+    """
+
+    nodes: OrderedDict[bytes, Contact]
+    replacement_nodes: OrderedDict[bytes, Contact]
+    range: tuple[int, int]
+
+    def __init__(self, lower: int, upper: int, config: TableConfig, *, last_updated: float) -> None:
+        super().__init__(lower, upper, config.k, replacementNodeFactor=1)
+        self._config = config
+        self.last_updated = last_updated
+
+    def touch_last_updated(self) -> None:
+        """Do nothing: the stock class reads the clock here, for everybody's queries."""
+
+    def depth(self) -> int:
+        """Return how many leading bits all ids of the range share."""
+        return ID_BITS - (self.range[1] - self.range[0]).bit_length()
+
+    def distance_to(self, target: int) -> int:
+        """Return the least XOR distance of any id of the range to the target."""
+        width = (self.range[1] - self.range[0]).bit_length()
+        return ((self.range[0] ^ target) >> width) << width
+
+    def split(self) -> tuple[Bucket, Bucket]:
+        """Return both halves; replacements move up where a half has room."""
+        lower, upper = self.range
+        middle = (lower + upper) // 2
+        one = Bucket(lower, middle, self._config, last_updated=self.last_updated)
+        two = Bucket(middle + 1, upper, self._config, last_updated=self.last_updated)
+        for contact in self.nodes.values():
+            (one if contact.long_id <= middle else two).nodes[contact.id] = contact
+        for contact in self.replacement_nodes.values():
+            (one if contact.long_id <= middle else two).add_node(contact)
+        return one, two
+
+    def has_block_room(self, contact: Contact) -> bool:
+        """Say whether the contact's public address block may have one more place here."""
+        return self._has_room(self.nodes, contact)
+
+    def add_node(self, node: Contact) -> bool:
+        """Place a contact, or let it wait when the bucket is full; True when it was placed."""
+        if node.id in self.nodes or (
+            len(self.nodes) < self._config.k and self.has_block_room(node)
+        ):
+            self.replacement_nodes.pop(node.id, None)
+            self.nodes[node.id] = node
+            self.nodes.move_to_end(node.id)
+            return True
+        self.replacement_nodes.pop(node.id, None)
+        if self._has_room(self.replacement_nodes, node):
+            self.replacement_nodes[node.id] = node
+            while len(self.replacement_nodes) > self.max_replacement_nodes:
+                self.replacement_nodes.popitem(last=False)
+        return False
+
+    def remove_node(self, node: Node) -> None:
+        """Remove a contact; the freshest replacement whose block has room takes its place."""
+        self.replacement_nodes.pop(node.id, None)
+        if self.nodes.pop(node.id, None) is None:
+            return
+        for replacement in reversed(self.replacement_nodes.values()):
+            if self.has_block_room(replacement):
+                self.add_node(replacement)
+                return
+
+    def replacement_waits_for(self, contact: Contact) -> bool:
+        """Say whether a replacement could take this contact's place."""
+        others = {key: node for key, node in self.nodes.items() if key != contact.id}
+        return any(self._has_room(others, waiting) for waiting in self.replacement_nodes.values())
+
+    def _has_room(self, nodes: dict[bytes, Contact], contact: Contact) -> bool:
+        if not contact.block:
+            return True
+        same = sum(
+            1 for node in nodes.values() if node.id != contact.id and node.block == contact.block
+        )
+        return same < self._config.block_contacts_max
