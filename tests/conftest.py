@@ -1,0 +1,25 @@
+"""Fixtures that every test may use; what they are made of lies in tests/support."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+from tests.support.broker import broker, broker_control
+
+__all__ = ["broker", "broker_control"]
+
+# The machines that run this are small and shared: no deadline, and few examples by default.
+settings.register_profile("default", deadline=None, max_examples=60)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("SHOAL_HYPOTHESIS", "default"))
+
+BROKER_FIXTURES = {"broker", "broker_control"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs RabbitMQ: those tests share one worker, so that one broker serves them."""
+    for item in items:
+        if BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.broker)
+            item.add_marker(pytest.mark.xdist_group("broker"))
