@@ -1,0 +1,166 @@
+"""Exit codes, and how an error of any package becomes one line, one hint and one code.
+
+Owns the table from error classes to exit codes. Classes are named by their dotted path, so that
+nothing is imported for errors that did not happen: local commands stay fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from enum import IntEnum
+
+from identity.errors import ShoalError
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status says."""
+
+    DONE = 0
+    INTERNAL = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    UNVERIFIED = 5
+    NOT_PERMITTED = 6
+    FULL = 7
+    TIMED_OUT = 8
+    NO_PEER = 9
+    AMBIGUOUS = 10
+    QUEUE_UNAVAILABLE = 11
+    INTERRUPTED = 130
+
+
+class Failure(ShoalError):  # noqa: N818 - the word of the exit codes
+    """The command failed."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        exit_code: ExitCode | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+    @property
+    def message(self) -> str:
+        """The one line that a person reads."""
+        return str(self)
+
+
+class NoPeerRunning(Failure):
+    """No peer is running in this home."""
+
+    hint = "start one with `shoal join`, or name its home with --home"
+    exit_code = ExitCode.NO_PEER
+
+
+class AlreadyRunning(Failure):
+    """A peer is already running in this home."""
+
+    hint = "use another --home for a second peer, or end the first with `shoal leave`"
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, pid: int | None) -> None:
+        self.pid = pid
+        process = "another process" if pid is None else f"process {pid}"
+        super().__init__(f"a peer is already running in this home: {process}")
+
+
+class HomeUnusable(Failure):
+    """The home folder cannot be used."""
+
+    hint = "name a folder that you may write to with --home"
+    exit_code = ExitCode.USAGE
+
+
+class BadConfig(Failure):
+    """config.toml cannot be used."""
+
+    hint = "correct the file, or take the line out to use the default"
+    exit_code = ExitCode.USAGE
+
+
+# Dotted class path → exit code. The nearest class on the error's MRO decides, so a base class
+# can stand for its family.
+EXIT_CODES: dict[str, ExitCode] = {
+    "identity.errors.IdentityError": ExitCode.USAGE,
+    "identity.errors.ForeignCertificate": ExitCode.NOT_PERMITTED,
+    "rpc.errors.RpcError": ExitCode.UNREACHABLE,
+    "rpc.errors.PortInUse": ExitCode.USAGE,
+    "rpc.errors.ForeignNetwork": ExitCode.NOT_PERMITTED,
+    "rpc.errors.WrongPeer": ExitCode.NOT_PERMITTED,
+    "queueing.errors.Unavailable": ExitCode.QUEUE_UNAVAILABLE,
+    "queueing.errors.Blocked": ExitCode.QUEUE_UNAVAILABLE,
+    "queueing.errors.MailboxFull": ExitCode.FULL,
+    "queueing.errors.NoMailbox": ExitCode.UNREACHABLE,
+    "queueing.errors.TooLarge": ExitCode.FULL,
+    "queueing.errors.Refused": ExitCode.NOT_PERMITTED,
+    "queueing.errors.Expired": ExitCode.TIMED_OUT,
+    "builtins.FileNotFoundError": ExitCode.USAGE,
+    "builtins.PermissionError": ExitCode.USAGE,
+    "builtins.IsADirectoryError": ExitCode.USAGE,
+    "builtins.NotADirectoryError": ExitCode.USAGE,
+    "builtins.FileExistsError": ExitCode.USAGE,
+    "builtins.TimeoutError": ExitCode.TIMED_OUT,
+    "builtins.KeyboardInterrupt": ExitCode.INTERRUPTED,
+    "asyncio.exceptions.CancelledError": ExitCode.INTERRUPTED,
+}
+
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_GROUP_DEPTH_MAX = 16
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Turn any error into what the command prints and exits with."""
+    error = _innermost(error)
+    if isinstance(error, Failure):
+        return error
+    code = _exit_code(error)
+    hint = getattr(error, "hint", "")
+    if code is ExitCode.INTERNAL:
+        hint = hint or "run again with -v to see where, and report it"
+        message = f"internal error: {type(error).__name__}: {error}"
+        if isinstance(error, ShoalError):
+            message = str(error)
+    elif isinstance(error, OSError):
+        message = _os_message(error)
+    elif isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        message = "interrupted"
+    else:
+        message = str(error) or type(error).__name__
+    return Failure(_one_line(message), hint=_one_line(hint), exit_code=code)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Unwrap task groups: the first error that is not a mere cancellation is the cause."""
+    for _ in range(_GROUP_DEPTH_MAX):
+        if not isinstance(error, BaseExceptionGroup):
+            break
+        causes = [e for e in error.exceptions if not isinstance(e, asyncio.CancelledError)]
+        error = (causes or list(error.exceptions))[0]
+    return error
+
+
+def _exit_code(error: BaseException) -> ExitCode:
+    if isinstance(error, OSError) and error.errno in _FULL_ERRNOS:
+        return ExitCode.FULL
+    for kind in type(error).__mro__:
+        code = EXIT_CODES.get(f"{kind.__module__}.{kind.__qualname__}")
+        if code is not None:
+            return code
+    return ExitCode.INTERNAL
+
+
+def _os_message(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())

@@ -1,0 +1,262 @@
+"""What the peer shows: plain records whose field names are the fields of ``--json``.
+
+Owns the shapes that cross the control socket and reach a person. Must not know how they are
+obtained or drawn; needs the standard library only, so that local commands start fast. Times are
+text in UTC (``2026-11-22T15:26:28Z``), so that they need no unit in their names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, TypeVar
+
+View = TypeVar("View")
+
+
+class PeerState(StrEnum):
+    """Whether a known peer answers."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+
+
+class DeliveryState(StrEnum):
+    """Where a file for a peer stands; the last four are final."""
+
+    SPOOLED = "spooled"
+    STORED = "stored"
+    DELIVERED = "delivered"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+
+class Direction(StrEnum):
+    """Which way a transfer goes, seen from this peer."""
+
+    DOWNLOAD = "download"
+    UPLOAD = "upload"
+    SEND = "send"
+    RECEIVE = "receive"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShareView:
+    """A file offered by this peer; ``holders`` counts this peer too."""
+
+    name: str
+    size: int
+    content_id: str
+    holders: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FoundView:
+    """A file found in the network, with the number of distinct peers that hold it."""
+
+    name: str
+    size: int
+    content_id: str
+    holders: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GetView:
+    """A finished download; ``source_bytes`` is peer id → bytes that it supplied."""
+
+    path: str
+    size: int
+    content_id: str
+    sources: int
+    fetched_bytes: int
+    seconds: float
+    name: str = ""
+    source_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PutView:
+    """A file put; ``stored_on`` counts other peers that acknowledged its records."""
+
+    name: str
+    size: int
+    content_id: str
+    stored_on: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SentView:
+    """A file sent to one peer; ``held_by`` names who keeps it until ``expires``."""
+
+    delivery_id: str
+    name: str
+    state: str
+    held_by: tuple[str, ...] = ()
+    expires: str | None = None
+    to: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PeerView:
+    """A known peer."""
+
+    id: str
+    nickname: str
+    address: str
+    state: str
+    last_seen: str | None = None
+    rtt_ms: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InboxView:
+    """A file that somebody sent to this peer (``from_`` is ``from`` in JSON)."""
+
+    delivery_id: str
+    name: str
+    from_: str
+    size: int
+    path: str
+    state: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OutboxView:
+    """A file that this peer sent to another."""
+
+    delivery_id: str
+    name: str
+    to: str
+    state: str
+    held_by: tuple[str, ...] = ()
+    expires: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StatusView:
+    """This peer; ``queue`` is the broker's host without credentials, or None."""
+
+    id: str
+    nickname: str
+    address: str
+    network: str
+    pid: int
+    peers_active: int
+    peers_known: int
+    shares: int
+    uptime_s: float
+    private: bool
+    mailbox: bool
+    queue: str | None
+    version: str
+    home: str = ""
+    inbox: int = 0
+    outbox_open: int = 0
+    records: int = 0
+    drops: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InviteView:
+    """The string with which somebody joins this network."""
+
+    invite: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ContactView:
+    """Whom a nickname means."""
+
+    nickname: str
+    id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TransferView:
+    """A running transfer, for the live table."""
+
+    name: str
+    direction: str
+    done_bytes: int
+    size_bytes: int
+    rate_bytes_per_s: float
+    peers: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a command is; ``phase`` is a verb: hashing, fetching, sealing, sending."""
+
+    name: str
+    phase: str
+    done_bytes: int
+    size_bytes: int
+    peers: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that the live table shows; ``invite`` only for private networks."""
+
+    status: StatusView
+    peers: tuple[PeerView, ...] = ()
+    transfers: tuple[TransferView, ...] = ()
+    invite: str | None = None
+
+
+def to_json(view: object) -> dict[str, Any]:
+    """Turn a view into a JSON object: field names, ``from_`` as ``from``."""
+    assert dataclasses.is_dataclass(view)
+    fields = dataclasses.fields(view)
+    return {field.name.rstrip("_"): _plain(getattr(view, field.name)) for field in fields}
+
+
+def from_json(kind: type[View], fields: Mapping[str, Any]) -> View:
+    """Read a view back; fields of a newer peer are ignored, missing ones are a ValueError."""
+    values = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        key = field.name.rstrip("_")
+        if key in fields:
+            value = fields[key]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__}: {error}") from error
+
+
+def snapshot_from_json(fields: Mapping[str, Any]) -> Snapshot:
+    """Read a whole snapshot back; ValueError when it is none."""
+    try:
+        return Snapshot(
+            status=from_json(StatusView, fields["status"]),
+            peers=tuple(from_json(PeerView, peer) for peer in fields["peers"]),
+            transfers=tuple(from_json(TransferView, item) for item in fields["transfers"]),
+            invite=fields.get("invite"),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no snapshot: {error}") from error
+
+
+def utc_text(wall_ms: int) -> str:
+    """Show wall milliseconds as UTC to the second."""
+    moment = datetime.datetime.fromtimestamp(wall_ms / 1000, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def utc_seconds(text: str) -> float:
+    """Read what ``utc_text`` wrote, as Unix seconds; ValueError otherwise."""
+    return datetime.datetime.fromisoformat(text).timestamp()
+
+
+def _plain(value: object) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value
