@@ -1,1 +1,1 @@
-"""Sealed deliveries for absent peers and the stores that keep them; knows no DHT and no chunks of shares."""
+"""Sealed deliveries for absent peers and the stores that keep them; knows no DHT, no shares."""

@@ -163,7 +163,7 @@ def decode_manifest(data: bytes) -> OuterManifest:
 
 
 def padded_size(size_bytes: int) -> int:
-    """Return the size to which content is padded: Padmé (Nikitin et al., PETS 2019), at least 4 KiB.
+    """Return the size to which content is padded: at least 4 KiB, then Padmé (PETS 2019).
 
     Of the size only the magnitude and a few leading bits stay visible; the overhead is below 12%,
     and falls as sizes grow (3% at 1 GiB).

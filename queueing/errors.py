@@ -3,6 +3,8 @@
 Owns the classes and their hints; knows nothing of exit codes, stores or wires.
 """
 
+# ruff: noqa: N818 - errors are named by what a person would say went wrong
+
 from identity.errors import ShoalError
 
 

@@ -1,0 +1,307 @@
+"""The spool: deliveries on this peer's own disk.
+
+Owns one folder (index.db and the sealed chunks). It is the sender's outbox copy, the store behind
+a mailbox, and a `PendingStore` itself. Knows no wire; it is given the wall time.
+
+Invariants: a delivery is `held` only after data, name and row are fsynced, in this order; whoever
+settles one shows a receipt that its recipient signed; room is reserved before a byte is written.
+"""
+
+import asyncio
+import errno
+import functools
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from identity.keys import Identity
+from queueing.envelope import OuterManifest, decode_manifest, seal_file
+from queueing.errors import BadEnvelope, MailboxFull, QueueError, UnknownDelivery
+from queueing.receipt import check_receipt
+from queueing.spool_files import SpoolFiles
+from queueing.spool_index import Row, SpoolConfig, SpoolIndex, Stage
+from queueing.store import ChunkSource, DepositReceipt, StoreKind, Usage
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_PAGE_MAX = 100
+
+
+class Spool:
+    """A `PendingStore` in a folder; build it with `Spool.open`."""
+
+    kind = StoreKind.SPOOL
+
+    def __init__(
+        self,
+        folder: Path,
+        network_id: bytes,
+        config: SpoolConfig,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._network_id = network_id
+        self._config = config
+        self._wall_ms = wall_ms
+        # SQLite is used from one thread only; chunk files from any.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._files = SpoolFiles(folder)
+        self._index = SpoolIndex(folder / "index.db", config)
+        self._sweep()
+        self._finishing = asyncio.Lock()  # between a partial file and a whole one: one at a time
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        folder: Path,
+        network_id: bytes,
+        *,
+        wall_ms: Callable[[], int],
+        config: SpoolConfig = SpoolConfig(),  # noqa: B008 - frozen
+    ) -> "Spool":
+        """Open or create a spool and sweep what a crash left behind."""
+        return await asyncio.to_thread(cls, folder, network_id, config, wall_ms)
+
+    async def deposit(self, manifest: OuterManifest, chunks: ChunkSource) -> DepositReceipt:
+        """Keep a delivery; see `PendingStore.deposit`."""
+        for index in await self.begin(manifest):
+            await self.put(manifest, index, await chunks.read(index))
+        await self.finish(manifest)
+        return DepositReceipt(self.kind, (), manifest.expires_ms)
+
+    async def collect(self, recipient: bytes) -> AsyncIterator["SpoolDelivery"]:
+        """Yield what waits for a peer; see `PendingStore.collect`."""
+        position = 0
+        while page := await self.waiting(recipient, position):
+            for row in page:
+                position = row.position
+                manifest = await self.manifest(row.delivery_id)
+                if manifest is not None:
+                    yield SpoolDelivery(self, manifest)
+
+    async def receipts(self, sender: bytes, delivery_ids: Sequence[bytes]) -> list[bytes]:
+        """Return the receipts kept for a sender's deliveries."""
+        found = [
+            await self._in_thread(self._index.receipt, sender, delivery_id)
+            for delivery_id in delivery_ids
+        ]
+        return [receipt for receipt in found if receipt is not None]
+
+    async def cancel(self, manifest: OuterManifest) -> bool:
+        """Take a delivery back."""
+        return await self.drop(manifest.delivery_id)
+
+    async def usage(self, sender: bytes | None = None) -> Usage:
+        """Return how full the spool is, or how much of it one sender fills."""
+        return await self._in_thread(self._index.usage, sender)
+
+    async def close(self) -> None:
+        """Close the index; a second close does nothing."""
+        if self._closed:
+            return
+        await self._in_thread(self._index.close)
+        self._closed = True
+        self._thread.shutdown(wait=False)
+
+    # What the mailbox service and the courier use besides.
+
+    async def begin(self, manifest: OuterManifest) -> list[int]:
+        """Check a manifest, reserve its room, and return the chunks that are missing.
+
+        An empty list also when the delivery is held or settled already. BadEnvelope, Expired,
+        TooLarge, MailboxFull, Refused.
+        """
+        manifest.check(self._network_id, self._wall_ms())
+        row = await self._in_thread(self._index.begin, manifest, self._wall_ms())
+        if row.stage is not Stage.PARTIAL:
+            return []
+        free_bytes = self._files.free_bytes() - manifest.sealed_bytes
+        if free_bytes < self._config.disk_floor_bytes:
+            await self._in_thread(self._index.forget, manifest.delivery_id)
+            await asyncio.to_thread(self._files.delete, manifest.delivery_id)
+            raise MailboxFull("the disk of the mailbox is nearly full")
+        async with self._finishing:
+            if await self.keeps(manifest.delivery_id):
+                return []
+            return await asyncio.to_thread(self._files.begin, manifest)
+
+    async def put(self, manifest: OuterManifest, index: int, sealed: bytes) -> None:
+        """Write one chunk of a delivery that was begun; it is not durable before `finish`.
+
+        BadEnvelope, MailboxFull. The same chunk again changes nothing.
+        """
+        try:
+            written = await asyncio.to_thread(self._files.write, manifest, index, sealed)
+        except OSError as error:
+            raise _full(error) from error
+        if not written and not await self.keeps(manifest.delivery_id):
+            raise UnknownDelivery("the delivery was dropped while it was being deposited")
+
+    async def finish(self, manifest: OuterManifest) -> None:
+        """Make a delivery durable: when this returns, it survives a power cut. BadEnvelope."""
+        async with self._finishing:
+            if await self.keeps(manifest.delivery_id):
+                return
+            try:
+                whole = await asyncio.to_thread(self._files.finish, manifest)
+            except OSError as error:
+                raise _full(error) from error
+            if not whole:
+                raise BadEnvelope("the deposit ended before all chunks were there")
+            await self._in_thread(self._index.hold, manifest.delivery_id)
+
+    async def keeps(self, delivery_id: bytes) -> bool:
+        """Tell whether a delivery is held whole, or was settled here."""
+        row = await self._in_thread(self._index.get, delivery_id)
+        return row is not None and row.stage in (Stage.HELD, Stage.SETTLED)
+
+    async def row(self, delivery_id: bytes) -> Row | None:
+        """Return what the index knows of a delivery."""
+        return await self._in_thread(self._index.get, delivery_id)
+
+    async def waiting(self, recipient: bytes, after: int, limit: int = _PAGE_MAX) -> list[Row]:
+        """Return one page of the whole deliveries for a recipient, oldest first."""
+        now_ms = self._wall_ms()
+        return await self._in_thread(self._index.waiting, recipient, after, limit, now_ms)
+
+    async def recipients(self) -> dict[bytes, int]:
+        """Return for whom mail waits, each with its latest expiry: what `mail` records say."""
+        return await self._in_thread(self._index.recipients, self._wall_ms())
+
+    async def manifest(self, delivery_id: bytes) -> OuterManifest | None:
+        """Return the outer manifest of a delivery whose chunks are here."""
+        encoded = await self._in_thread(self._index.manifest_bytes, delivery_id)
+        return None if encoded is None else decode_manifest(encoded)
+
+    async def read(self, manifest: OuterManifest, index: int) -> bytes:
+        """Return one checked chunk; BadEnvelope when the disk lost it."""
+        return await asyncio.to_thread(self._files.read, manifest, index)
+
+    def source(self, manifest: OuterManifest) -> ChunkSource:
+        """Return the chunks of a held delivery for depositing them elsewhere."""
+        return _SpoolSource(self, manifest)
+
+    async def settle(self, delivery_id: bytes, receipt: bytes) -> None:
+        """Keep the recipient's receipt and let go of the chunks; BadReceipt, UnknownDelivery."""
+        row = await self._in_thread(self._index.get, delivery_id)
+        if row is None:
+            raise UnknownDelivery
+        check_receipt(
+            receipt, self._network_id, delivery_id=delivery_id, recipient_id=row.recipient
+        )
+        await self._in_thread(self._index.settle, delivery_id, receipt)
+        await asyncio.to_thread(self._files.delete, delivery_id)
+
+    async def drop(self, delivery_id: bytes) -> bool:
+        """Let go of a delivery for good; False when it was not here any more."""
+        dropped = await self._in_thread(self._index.drop, delivery_id)
+        await asyncio.to_thread(self._files.delete, delivery_id)
+        return dropped
+
+    async def expire(self) -> int:
+        """Delete what has expired; return how many."""
+        expired = await self._in_thread(self._index.expire, self._wall_ms())
+        for delivery_id in expired:
+            await asyncio.to_thread(self._files.delete, delivery_id)
+        return len(expired)
+
+    async def seal(
+        self,
+        identity: Identity,
+        recipient_id: bytes,
+        recipient_sealing_key: bytes,
+        path: Path,
+        name: str,
+        content_id: bytes,
+        size: int,
+        *,
+        expires_ms: int,
+        seal_id: bytes,
+    ) -> OuterManifest:
+        """Seal a file straight into this spool and hold it durably.
+
+        TooLarge, MailboxFull, SourceChanged; OSError when the file cannot be read.
+        """
+        if self._files.free_bytes() - size < self._config.disk_floor_bytes:
+            raise MailboxFull("the disk is nearly full", hint="free some space in the home")
+        staged = self._files.staging_path(seal_id)
+
+        def seal() -> OuterManifest:
+            with staged.open("wb") as out:
+                manifest = seal_file(
+                    identity, self._network_id, recipient_id, recipient_sealing_key, path, name,
+                    content_id, size, created_ms=self._wall_ms(), expires_ms=expires_ms,
+                    seal_id=seal_id, sink=lambda _index, sealed: _write(out.fileno(), sealed),
+                )  # fmt: skip
+                os.fsync(out.fileno())
+            return manifest
+
+        try:
+            manifest = await asyncio.to_thread(seal)
+            row = await self._in_thread(self._index.begin, manifest, self._wall_ms())
+            assert row.stage is Stage.PARTIAL, "a fresh seal id gives a fresh delivery id"
+            await asyncio.to_thread(self._files.adopt, manifest, staged)
+        finally:
+            staged.unlink(missing_ok=True)
+        await self.finish(manifest)
+        return manifest
+
+    def _sweep(self) -> None:
+        rows = list(self._index.rows())
+        held = [row.delivery_id for row in rows if row.stage is Stage.HELD]
+        partial = [row.delivery_id for row in rows if row.stage is Stage.PARTIAL]
+        for lost in sorted(self._files.sweep(held, partial)):
+            self._index.forget(lost)
+
+    async def _in_thread(
+        self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _R:
+        call = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+class SpoolDelivery:
+    """One delivery out of a spool."""
+
+    def __init__(self, spool: Spool, manifest: OuterManifest) -> None:
+        self._spool = spool
+        self.manifest = manifest
+
+    async def chunks(self, start: int = 0) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield (index, sealed chunk) in order."""
+        for index in range(start, self.manifest.count):
+            yield index, await self._spool.read(self.manifest, index)
+
+    async def ack(self, receipt: bytes) -> None:
+        """Hand in the receipt; a second ack does nothing."""
+        await self._spool.settle(self.manifest.delivery_id, receipt)
+
+    async def reject(self, reason: str, receipt: bytes | None) -> None:  # noqa: ARG002
+        """Let go of it; with a receipt the sender learns why."""
+        if receipt is None:
+            await self._spool.drop(self.manifest.delivery_id)
+        else:
+            await self._spool.settle(self.manifest.delivery_id, receipt)
+
+
+class _SpoolSource:
+    def __init__(self, spool: Spool, manifest: OuterManifest) -> None:
+        self._spool = spool
+        self._manifest = manifest
+
+    async def read(self, index: int) -> bytes:
+        return await self._spool.read(self._manifest, index)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _full(error: OSError) -> QueueError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MailboxFull("the disk of the mailbox is full")
+    return QueueError(f"the spool cannot be written: {error.strerror}")
