@@ -1,0 +1,270 @@
+"""The Mailbox service: a peer keeps mail for others, and hears of its own.
+
+Owns the handlers of `shoal.v1.Mailbox` over a `Spool`. Who calls is known from the certificate;
+this module decides who may do what. It knows neither the DHT nor how hosts are found: it reports
+what it holds through callbacks.
+
+Every peer answers Nudge and Return; the rest answers UNIMPLEMENTED unless `keeps_mail`.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from identity.keys import Identity
+from protos import mailbox_pb2 as wire
+from queueing.envelope import OuterManifest, decode_manifest
+from queueing.errors import (
+    BadEnvelope,
+    NoMailbox,
+    NotPermitted,
+    Refused,
+    TooLarge,
+    Unavailable,
+    UnknownDelivery,
+)
+from queueing.frames import Joiner, bitmap_of, split
+from queueing.mailbox_wire import IDS_MAX, LISTED_MAX, SERVICE, answering, decoder, encode
+from queueing.receipt import make_promise
+from queueing.spool import Spool
+from queueing.spool_index import Row
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxConfig:
+    """How a peer keeps mail for others."""
+
+    keeps_mail: bool = True
+    """Whether the mailbox is offered at all."""
+    lifetime_max_ms: int = 30 * 24 * 3600 * 1000
+    """Deliveries that want to stay longer are refused."""
+    streams_max: int = 32
+    """Deposits and collections under way, all callers together."""
+    caller_streams_max: int = 4
+    """Deposits and collections under way for one caller."""
+    idle_s: float = 30.0
+    """A deposit that sends nothing for so long is ended; what it sent stays for a resume."""
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxHooks:
+    """What the peer wants to decide or hear; all are called on the event loop."""
+
+    accepts: Callable[[bytes, bytes], bool]
+    """Whether a sender may deposit for a recipient (peer ids)."""
+    on_held: Callable[[bytes, int], None]
+    """A delivery for this recipient is held until this time: publish a `mail` record, nudge."""
+    on_nudge: Callable[[bytes], None]
+    """This host says that mail waits for us."""
+    on_receipt: Callable[[bytes], Awaitable[bool]]
+    """A recipient hands us a receipt; whether it is for a delivery of ours and now durable."""
+
+
+class MailboxService:
+    """Handlers of the Mailbox service; hand `handler()` to the listener."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        identity: Identity,
+        network_id: bytes,
+        caller_id: Callable[[_Context], bytes],
+        hooks: MailboxHooks,
+        *,
+        wall_ms: Callable[[], int],
+        config: MailboxConfig = MailboxConfig(),
+    ) -> None:
+        self._spool = spool
+        self._identity = identity
+        self._network_id = network_id
+        self._caller_id = caller_id
+        self._hooks = hooks
+        self._wall_ms = wall_ms
+        self._config = config
+        self._streams: Counter[bytes] = Counter()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what the listener serves."""
+        unary = grpc.unary_unary_rpc_method_handler
+
+        def method(kind: type[Message], call: Callable[[Any, Any], Awaitable[Message]]) -> Any:
+            return unary(answering(call), decoder(kind), encode)
+
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Deposit": grpc.stream_stream_rpc_method_handler(
+                    answering(self._deposit), decoder(wire.DepositRequest), encode
+                ),
+                "Collect": grpc.unary_stream_rpc_method_handler(
+                    answering(self._collect), decoder(wire.CollectRequest), encode
+                ),
+                "List": method(wire.ListRequest, self._list),
+                "Settle": method(wire.SettleRequest, self._settle),
+                "Receipts": method(wire.ReceiptsRequest, self._receipts),
+                "Cancel": method(wire.CancelRequest, self._cancel),
+                "Usage": method(wire.UsageRequest, self._usage),
+                "Nudge": method(wire.NudgeRequest, self._nudge),
+                "Return": method(wire.ReturnRequest, self._return),
+            },
+        )
+
+    async def _deposit(self, _requests: object, context: _Context) -> None:
+        caller = self._caller_of_mail(context)
+        async with self._stream_slot(caller):
+            manifest = await self._read_manifest(context)
+            self._check_deposit(caller, manifest)
+            missing = await self._spool.begin(manifest)
+            bitmap = bitmap_of(missing, manifest.count)
+            await context.write(wire.DepositReply(missing=wire.Missing(bitmap=bitmap)))
+            await self._read_chunks(context, manifest, set(missing))
+            await self._spool.finish(manifest)
+            promise = make_promise(
+                self._identity,
+                self._network_id,
+                delivery_id=manifest.delivery_id,
+                until_ms=manifest.expires_ms,
+            )
+            self._hooks.on_held(manifest.recipient, manifest.expires_ms)
+            await context.write(wire.DepositReply(promise=promise))
+
+    async def _read_manifest(self, context: _Context) -> OuterManifest:
+        request = await self._read(context)
+        if not isinstance(request, wire.DepositRequest) or not request.manifest:
+            raise BadEnvelope("a deposit begins with the outer manifest")
+        return decode_manifest(request.manifest)
+
+    def _check_deposit(self, caller: bytes, manifest: OuterManifest) -> None:
+        if manifest.sender != caller:
+            raise NotPermitted("only the sender deposits a delivery")
+        if not self._hooks.accepts(caller, manifest.recipient):
+            raise Refused("this mailbox takes no mail from this sender")
+        if manifest.expires_ms - self._wall_ms() > self._config.lifetime_max_ms:
+            raise TooLarge("this mailbox does not keep mail for so long")
+
+    async def _read_chunks(
+        self, context: _Context, manifest: OuterManifest, missing: set[int]
+    ) -> None:
+        joiner = Joiner(manifest)
+        while missing:
+            request = await self._read(context)
+            if request is grpc.aio.EOF:
+                return  # `finish` tells that the deposit is not whole
+            if not isinstance(request, wire.DepositRequest) or not request.HasField("frame"):
+                raise BadEnvelope("a frame was expected")
+            chunk = joiner.add(request.frame)
+            if chunk is not None:
+                index, sealed = chunk
+                await self._spool.put(manifest, index, sealed)
+                missing.discard(index)
+
+    async def _read(self, context: _Context) -> object:
+        try:
+            async with asyncio.timeout(self._config.idle_s):  # the call ends with it
+                return await context.read()
+        except TimeoutError as error:
+            raise Unavailable("the deposit stood still for too long") from error
+
+    async def _list(self, request: wire.ListRequest, context: _Context) -> wire.ListReply:
+        caller = self._caller_of_mail(context)
+        after = min(request.after, 2**63 - 1)
+        rows = await self._spool.waiting(caller, after, LISTED_MAX + 1)
+        return wire.ListReply(
+            deliveries=[
+                wire.Listed(
+                    delivery_id=row.delivery_id,
+                    sealed_bytes=row.sealed_bytes,
+                    expires_ms=row.expires_ms,
+                    position=row.position,
+                    created_ms=row.created_ms,
+                )
+                for row in rows[:LISTED_MAX]
+            ],
+            more=len(rows) > LISTED_MAX,
+        )
+
+    async def _collect(self, request: wire.CollectRequest, context: _Context) -> None:
+        caller = self._caller_of_mail(context)
+        await self._row_of_recipient(request.delivery_id, caller)
+        manifest = await self._spool.manifest(request.delivery_id)
+        if manifest is None:
+            raise UnknownDelivery
+        async with self._stream_slot(caller):
+            await context.write(wire.CollectReply(manifest=manifest.encoded))
+            if request.manifest_only:
+                return
+            for index in range(request.start, manifest.count):
+                sealed = await self._spool.read(manifest, index)
+                for frame in split(index, sealed):
+                    await context.write(wire.CollectReply(frame=frame))
+
+    async def _settle(self, request: wire.SettleRequest, context: _Context) -> wire.SettleReply:
+        caller = self._caller_of_mail(context)
+        await self._row_of_recipient(request.delivery_id, caller)
+        if request.receipt:
+            await self._spool.settle(request.delivery_id, request.receipt)
+        else:
+            await self._spool.drop(request.delivery_id)
+        return wire.SettleReply()
+
+    async def _receipts(
+        self, request: wire.ReceiptsRequest, context: _Context
+    ) -> wire.ReceiptsReply:
+        caller = self._caller_of_mail(context)
+        if len(request.delivery_ids) > IDS_MAX:
+            raise TooLarge("too many delivery ids in one call")
+        return wire.ReceiptsReply(receipts=await self._spool.receipts(caller, request.delivery_ids))
+
+    async def _cancel(self, request: wire.CancelRequest, context: _Context) -> wire.CancelReply:
+        caller = self._caller_of_mail(context)
+        row = await self._spool.row(request.delivery_id)
+        if row is None or row.sender != caller:  # others are not told whether it is here
+            raise UnknownDelivery
+        return wire.CancelReply(cancelled=await self._spool.drop(request.delivery_id))
+
+    async def _usage(self, _request: wire.UsageRequest, context: _Context) -> wire.UsageReply:
+        usage = await self._spool.usage(self._caller_of_mail(context))
+        return wire.UsageReply(
+            deliveries=usage.deliveries, bytes=usage.bytes, limit_bytes=usage.limit_bytes
+        )
+
+    async def _nudge(self, _request: wire.NudgeRequest, context: _Context) -> wire.NudgeReply:
+        self._hooks.on_nudge(self._caller_id(context))
+        return wire.NudgeReply()
+
+    async def _return(self, request: wire.ReturnRequest, context: _Context) -> wire.ReturnReply:
+        self._caller_id(context)
+        return wire.ReturnReply(taken=await self._hooks.on_receipt(request.receipt))
+
+    def _caller_of_mail(self, context: _Context) -> bytes:
+        caller = self._caller_id(context)
+        if not self._config.keeps_mail:
+            raise NoMailbox("this peer keeps no mail for others")
+        return caller
+
+    async def _row_of_recipient(self, delivery_id: bytes, caller: bytes) -> Row:
+        row = await self._spool.row(delivery_id)
+        if row is None or row.recipient != caller:  # others are not told whether it is here
+            raise UnknownDelivery
+        return row
+
+    @asynccontextmanager
+    async def _stream_slot(self, caller: bytes) -> AsyncIterator[None]:
+        busy = self._streams.total() >= self._config.streams_max
+        if busy or self._streams[caller] >= self._config.caller_streams_max:
+            raise Unavailable("the mailbox is busy")
+        self._streams[caller] += 1
+        try:
+            yield
+        finally:
+            self._streams[caller] -= 1
+            if not self._streams[caller]:
+                del self._streams[caller]
