@@ -119,7 +119,7 @@ def short_peer_id(peer_id: bytes) -> str:
 
 def parse_peer_id(text: str) -> bytes:
     """Read a peer id in full, in either case; raises InvalidPeerId."""
-    if len(text) != PEER_ID_CHARS:
+    if len(text) != PEER_ID_CHARS or "=" in text:  # padding would make a shorter id
         raise InvalidPeerId(f"{text[: 2 * PEER_ID_CHARS]!r} is not a peer id")
     try:
         return base64.b32decode(text.encode("ascii"), casefold=True)
