@@ -1,0 +1,42 @@
+"""Limits and times of the RabbitMQ backend.
+
+Owns the one struct of them. Must not know pika.
+"""
+
+import msgspec
+
+
+class RabbitConfig(msgspec.Struct, frozen=True):
+    """How the RabbitMQ backend behaves; the defaults suit a near broker."""
+
+    connect_timeout_s: float = 5.0
+    """How long to wait for TCP, TLS and AMQP to be up."""
+    heartbeat_s: int = 30
+    """After two of these without a sign of life either side gives the connection up."""
+    blocked_timeout_s: float = 10.0
+    """How long a publisher waits while the broker's memory or disk alarm is on."""
+    confirm_timeout_s: float = 60.0
+    """How long without any confirm until a publisher gives the connection up."""
+    window_max: int = 64
+    """Published messages that may be unconfirmed at a time."""
+    window_bytes_max: int = 32 * 1024 * 1024
+    """Their size; one message may always be under way."""
+    prefetch_max: int = 32
+    """Messages that the broker may hand over before they are on this peer's disk."""
+    reconnects_max: int = 12
+    """How often one operation connects again after the connection was lost under way."""
+    reconnect_base_s: float = 0.2
+    """Upper end of the first random pause; it doubles."""
+    reconnect_pause_max_s: float = 5.0
+    """Upper end of any pause."""
+    staging_bytes_max: int = 64 * 1024**3
+    """Sealed chunks that may lie in the staging folder."""
+    receipt_grace_s: float = 7 * 24 * 3600
+    """How long a receipt outlives its delivery, for senders that come back late."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        counts = (self.window_max, self.window_bytes_max, self.prefetch_max, self.heartbeat_s)
+        times = (self.connect_timeout_s, self.blocked_timeout_s, self.confirm_timeout_s)
+        if min(counts) < 1 or min(times) <= 0 or self.prefetch_max > 65_535:
+            raise ValueError("limits and times of the queue must be positive")
