@@ -1,0 +1,134 @@
+"""Peers for transfer tests: real listeners, real mutual TLS, real files; a catalog in memory."""
+
+import contextlib
+import dataclasses
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import grpc
+
+from identity.address import Address
+from identity.keys import Identity
+from identity.network import Network
+from identity.tls import make_tls
+from rpc.caller import caller_of
+from rpc.channels import ChannelPool
+from rpc.listener import RpcListener
+from transfer.download import JournalEntry
+from transfer.hashing import hash_file
+from transfer.manifest import Manifest
+from transfer.push import Inbox
+from transfer.service import ServiceConfig, TransferService
+from transfer.session import Holder
+from transfer.sources import Source
+
+NETWORK = Network("transfer-tests", bytes(32))
+CHUNK = 512 * 1024
+
+
+def random_bytes(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+class MemoryShares:
+    """Shares of a test peer; sources may be functions, as those of running downloads are."""
+
+    def __init__(self) -> None:
+        self.sources: dict[bytes, Callable[[], Source | None]] = {}
+        self.changed: list[tuple[bytes, Path]] = []
+
+    def open_source(self, content_id: bytes) -> Source | None:
+        found = self.sources.get(content_id)
+        return found() if found else None
+
+    def source_changed(self, content_id: bytes, path: Path) -> None:
+        self.changed.append((content_id, path))
+        self.sources.pop(content_id, None)
+
+
+class MemoryJournal:
+    """A journal that a second download can be given."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, JournalEntry] = {}
+        self.saves = 0
+
+    async def load(self, part_key: str) -> JournalEntry | None:
+        return self.entries.get(part_key)
+
+    async def save(self, part_key: str, content_id: bytes, bitmap: bytes) -> None:
+        self.saves += 1
+        self.entries[part_key] = JournalEntry(content_id, bitmap)
+
+    async def forget(self, part_key: str) -> None:
+        self.entries.pop(part_key, None)
+
+
+@dataclasses.dataclass
+class TestPeer:
+    """One peer with its listener and its pool of channels."""
+
+    __test__ = False
+
+    identity: Identity
+    shares: MemoryShares
+    service: TransferService
+    pool: ChannelPool
+    listener: RpcListener
+    address: Address
+
+    @property
+    def peer_id(self) -> bytes:
+        return self.identity.peer_id
+
+    @property
+    def holder(self) -> Holder:
+        return Holder(self.peer_id, (self.address,))
+
+    async def share(self, path: Path, have: int | None = None) -> Manifest:
+        """Share a file, or those chunks of it."""
+        hashed = await hash_file(path)
+        source = Source(path, hashed.manifest, hashed.fingerprint)
+        if have is not None:
+            source = Source(path, hashed.manifest, None, have=lambda: have)
+        self.shares.sources[hashed.manifest.content_id] = lambda: source
+        return hashed.manifest
+
+    async def share_as(self, path: Path, manifest: Manifest) -> None:
+        """Lie: serve this file as another content."""
+        source = Source(path, manifest, None)
+        self.shares.sources[manifest.content_id] = lambda: source
+
+    async def channel_to(self, other: "TestPeer") -> grpc.aio.Channel:
+        return await self.pool.connect(other.peer_id, (other.address,))
+
+
+@contextlib.asynccontextmanager
+async def running_peer(
+    *,
+    config: ServiceConfig | None = None,
+    inbox: Inbox | None = None,
+    network: Network = NETWORK,
+) -> AsyncIterator[TestPeer]:
+    """Run a peer on a free loopback port."""
+    identity = Identity.generate()
+    tls = make_tls(identity, network)
+    shares = MemoryShares()
+    service = TransferService(
+        shares, lambda context: caller_of(context, network), inbox=inbox, config=config
+    )
+    listener, pool = RpcListener(tls, network), ChannelPool(tls, network)
+    listener.add(service.handler())
+    port = await listener.start("127.0.0.1", 0)
+    try:
+        yield TestPeer(identity, shares, service, pool, listener, Address("127.0.0.1", port))
+    finally:
+        await pool.close()
+        await listener.stop(0.1)
+
+
+async def each(holders: Sequence[Holder]) -> AsyncIterator[Holder]:
+    """A search that finds these holders and ends."""
+    for holder in holders:
+        yield holder

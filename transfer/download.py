@@ -1,0 +1,406 @@
+"""Fetching a content from all its holders into a target.
+
+Owns one download: its holders, its partial file, its journal and its result. Holders may come while
+it runs. What to ask of whom is decided by scheduler.py, one holder's connection is in session.py.
+Knows neither the DHT nor SQLite: holders, Connect and Journal are given.
+
+A chunk is verified, then written, then counted. Whatever ends a download leaves the partial file,
+and the next download of that content to that target resumes it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from blake3 import blake3
+
+from identity.errors import ShoalError
+from transfer.bitmap import chunks_in, decode_bitmap, encode_bitmap
+from transfer.errors import (
+    BadContent,
+    NoHolders,
+    SourceChanged,
+    TargetExists,
+    TimedOut,
+    TransferError,
+)
+from transfer.manifest import Manifest
+from transfer.partial import PartFile
+from transfer.scheduler import Done, Request, Stalled, Swarm, SwarmConfig, Wait
+from transfer.session import Connect, Holder, HolderSession, SessionConfig, SessionEnd
+from transfer.sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What was saved of a download."""
+
+    content_id: bytes
+    bitmap: bytes
+
+
+class Journal(Protocol):
+    """Where running downloads are remembered; the key is the partial file's absolute path."""
+
+    async def load(self, part_key: str) -> JournalEntry | None: ...
+    async def save(self, part_key: str, content_id: bytes, bitmap: bytes) -> None: ...
+    async def forget(self, part_key: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a download stands."""
+
+    done_bytes: int
+    size_bytes: int
+    fetched_bytes: int
+    by_holder: Mapping[bytes, int]
+    """Peer id → verified bytes that it supplied."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadResult:
+    """A finished download."""
+
+    path: Path
+    size_bytes: int
+    content_id: bytes
+    sources: int
+    """Holders that supplied verified bytes in this run."""
+    fetched_bytes: int
+    """Bytes that came over the network in this run, those in vain included."""
+    seconds: float
+    by_holder: Mapping[bytes, int]
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadConfig:
+    """Bounds of a download; checked when built."""
+
+    no_holder_timeout_s: float = 30.0
+    """How long nothing may move before the holders count as gone."""
+    timeout_s: float | None = None
+    """How long the download may take in all."""
+    journal_interval_s: float = 1.0
+    """How often progress is saved."""
+    progress_interval_s: float = 0.1
+    """How often progress is told."""
+    holders_max: int = 64
+    """Holders that are tried at a time."""
+    swarm: SwarmConfig = field(default_factory=SwarmConfig)
+    session: SessionConfig = field(default_factory=SessionConfig)
+
+    def __post_init__(self) -> None:
+        assert self.no_holder_timeout_s > 0
+        assert self.timeout_s is None or self.timeout_s > 0
+
+
+class Download:
+    """One download; `run()` once, `source()` at any time to serve what is there."""
+
+    def __init__(
+        self,
+        content_id: bytes,
+        target: Path,
+        *,
+        holders: AsyncIterable[Holder],
+        connect: Connect,
+        journal: Journal | None = None,
+        manifest: Manifest | None = None,
+        overwrite: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_bad_holder: Callable[[bytes], None] | None = None,
+        config: DownloadConfig | None = None,
+        random_source: random.Random | None = None,
+    ) -> None:
+        assert manifest is None or manifest.content_id == content_id
+        self.content_id = content_id
+        self.target = target
+        self._holders = holders
+        self._connect = connect
+        self._journal = journal
+        self._manifest = manifest
+        self._overwrite = overwrite
+        self._on_progress = on_progress
+        self._on_bad_holder = on_bad_holder
+        self._config = config or DownloadConfig()
+        self._random = random_source or random.Random()
+        self._part: PartFile | None = None
+        self._swarm: Swarm | None = None
+        self._written = 0
+        self._done_bytes = 0
+        self._fetched_bytes = 0
+        self._by_holder: dict[bytes, int] = {}
+        self._sessions: dict[bytes, HolderSession] = {}
+        self._ends: dict[bytes, SessionEnd] = {}
+        self._holders_ended = False
+        self._moved_at = 0.0
+        self._wake = asyncio.Event()
+        self._described = asyncio.Event()
+        self._failure: TransferError | None = None
+        self._search_error: ShoalError | None = None
+
+    # --- for the peer ---
+
+    @property
+    def progress(self) -> Progress:
+        """Where the download stands now."""
+        size = self._manifest.size_bytes if self._manifest else 0
+        return Progress(self._done_bytes, size, self._fetched_bytes, dict(self._by_holder))
+
+    def source(self) -> Source | None:
+        """Return what is fetched so far, to be served on; None before the first byte."""
+        if self._manifest is None or self._part is None or not self._written:
+            return None
+        return Source(self._part.path, self._manifest, None, have=lambda: self._written)
+
+    async def run(self) -> DownloadResult:
+        """Fetch, verify and rename; raises a TransferError and keeps the partial file.
+
+        NoHolders, BadContent, SourceChanged, TimedOut, TargetExists, TargetBusy, TargetUnwritable,
+        DiskFull.
+        """
+        started = time.monotonic()
+        self._moved_at = started
+        if not self._overwrite and await asyncio.to_thread(_exists, self.target):
+            raise TargetExists(f"{self.target.name!a} exists")
+        self._part = await asyncio.to_thread(PartFile, self.target, self.content_id)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="shoal-download")
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                await self._fetch(pool)
+            await asyncio.to_thread(self._part.finish, overwrite=self._overwrite)
+        except TimeoutError as error:
+            raise TimedOut from error
+        finally:
+            # No write may be under way when its file is closed.
+            await asyncio.to_thread(pool.shutdown)
+            self._part.close()
+            await self._save()
+        assert self._manifest is not None
+        if self._journal is not None:
+            await self._journal.forget(str(self._part.path))
+        self._tell()
+        return DownloadResult(
+            path=self.target,
+            size_bytes=self._manifest.size_bytes,
+            content_id=self.content_id,
+            sources=len(self._by_holder),
+            fetched_bytes=self._fetched_bytes,
+            seconds=time.monotonic() - started,
+            by_holder=dict(self._by_holder),
+            manifest=self._manifest,
+        )
+
+    # --- phases ---
+
+    async def _fetch(self, pool: ThreadPoolExecutor) -> None:
+        failure: TransferError | None = None
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(self._feed(group, pool))
+            try:
+                await self._until_described()
+                await self._resume()
+                await self._until_done()
+            except TransferError as error:
+                failure = error  # raised below, so that it does not come in a group
+            finally:
+                feeding.cancel()
+                for session in self._sessions.values():
+                    session.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _feed(self, group: asyncio.TaskGroup, pool: ThreadPoolExecutor) -> None:
+        """Open a session for each holder that the search yields."""
+        try:
+            async for holder in self._holders:
+                self._add(holder, group, pool)
+        except ShoalError as error:
+            self._search_error = error
+        finally:
+            self._holders_ended = True
+            self._wake.set()
+
+    def _add(self, holder: Holder, group: asyncio.TaskGroup, pool: ThreadPoolExecutor) -> None:
+        running = self._sessions.get(holder.peer_id)
+        if running is not None:
+            running.addresses_changed(holder.addresses)
+            return
+        if len(self._sessions) >= self._config.holders_max:
+            return
+        ended = self._ends.get(holder.peer_id)
+        if ended is not None and ended is not SessionEnd.UNREACHABLE:
+            return
+        session = HolderSession(self, holder, self._connect, pool, self._config.session)
+        self._sessions[holder.peer_id] = session
+        session.task = group.create_task(session.run())
+
+    async def _until_described(self) -> None:
+        while self._manifest is None:
+            self._check_alive(stalled=True)
+            await self._sleep_until(time.monotonic() + 0.25)
+
+    async def _resume(self) -> None:
+        """Take over what an earlier download left, then let the sessions ask."""
+        assert self._manifest is not None
+        assert self._part is not None
+        manifest, part = self._manifest, self._part
+        claimed = 0
+        entry = await self._journal.load(str(part.path)) if self._journal else None
+        if entry is not None and entry.content_id == self.content_id:
+            claimed = decode_bitmap(entry.bitmap, manifest.chunk_count)
+        self._written = await asyncio.to_thread(part.adopt, manifest, claimed)
+        self._done_bytes = sum(manifest.span(chunk)[1] for chunk in chunks_in(self._written))
+        part.require_room(manifest.size_bytes - self._done_bytes)
+        self._moved_at = time.monotonic()
+        self._swarm = Swarm(
+            manifest.chunk_count,
+            manifest.chunk_size_bytes,
+            random_source=self._random,
+            verified=self._written,
+            config=self._config.swarm,
+        )
+        self._described.set()
+
+    async def _until_done(self) -> None:
+        assert self._manifest is not None
+        saved_at = told_at = time.monotonic()
+        while self._done_bytes < self._manifest.size_bytes:
+            wake_at = self.pump()
+            now = time.monotonic()
+            self._check_alive(stalled=wake_at is None)
+            if now - told_at >= self._config.progress_interval_s:
+                told_at = now
+                self._tell()
+            if now - saved_at >= self._config.journal_interval_s:
+                saved_at = now
+                await self._save()
+            await self._sleep_until(min(wake_at or now + 0.25, now + 0.1))
+
+    async def _sleep_until(self, until: float) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(max(0.001, until - time.monotonic())):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _check_alive(self, *, stalled: bool) -> None:
+        """Raise when the download failed or nobody is left to ask."""
+        if self._failure is not None:
+            raise self._failure
+        silent_s = time.monotonic() - self._moved_at
+        nobody = self._holders_ended and not self._sessions
+        if nobody or (silent_s >= self._config.no_holder_timeout_s and stalled):
+            raise self._why_nobody()
+
+    def _why_nobody(self) -> TransferError:
+        ends = self._ends.values()
+        if SessionEnd.BAD in ends:
+            return BadContent()
+        if SessionEnd.CHANGED in ends:
+            return SourceChanged("the source changed at every holder that could be reached")
+        nobody = NoHolders()
+        nobody.__cause__ = self._search_error
+        return nobody
+
+    async def _save(self) -> None:
+        if self._journal is not None and self._manifest is not None and self._part is not None:
+            bitmap = encode_bitmap(self._written, self._manifest.chunk_count)
+            await self._journal.save(str(self._part.path), self.content_id, bitmap)
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self.progress)
+
+    # --- for the sessions ---
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return self._manifest
+
+    @property
+    def swarm(self) -> Swarm:
+        assert self._swarm is not None
+        return self._swarm
+
+    async def described(self, manifest: Manifest) -> None:
+        """Take a verified manifest and wait until the download may ask for chunks."""
+        if self._manifest is None:
+            self._manifest = manifest
+            self._wake.set()
+        await self._described.wait()
+
+    def pump(self) -> float | None:
+        """Hand out all requests that the swarm allows; return its wake time, None if stalled."""
+        while True:
+            match self.swarm.next(now=time.monotonic()):
+                case Request(holder, chunk):
+                    self._sessions[holder].ask(chunk)
+                case Wait(until):
+                    return until
+                case Stalled():
+                    return None
+                case Done():
+                    return time.monotonic() + 0.25
+                case other:
+                    assert_never(other)
+
+    def write_blocking(self, chunk: int, pieces: list[memoryview]) -> bool:
+        """Verify a chunk and write it, in the download's thread; False when it is not the chunk."""
+        assert self._manifest is not None
+        assert self._part is not None
+        hasher = blake3()
+        for piece in pieces:
+            hasher.update(piece)
+        if hasher.digest() != self._manifest.digest(chunk):
+            return False
+        self._part.write(self._manifest.span(chunk)[0], pieces)
+        return True
+
+    def accepted(self, holder: bytes, chunk: int) -> None:
+        """Count a chunk that is verified and written."""
+        assert self._manifest is not None
+        now = time.monotonic()
+        self._moved_at = now
+        if self.swarm.chunk_verified(holder, chunk, now=now):
+            length = self._manifest.span(chunk)[1]
+            self._written |= 1 << chunk
+            self._done_bytes += length
+            self._by_holder[holder] = self._by_holder.get(holder, 0) + length
+            if self._done_bytes == self._manifest.size_bytes:
+                self._wake.set()
+        self.pump()
+
+    def received(self, size_bytes: int) -> None:
+        """Count bytes that came over the network."""
+        self._fetched_bytes += size_bytes
+
+    def failed(self, error: TransferError) -> None:
+        """End the download with an error of our own side."""
+        self._failure = self._failure or error
+        self._wake.set()
+
+    def session_ended(self, holder: bytes, end: SessionEnd) -> None:
+        """Forget a session; a holder that lied is banned and reported."""
+        self._sessions.pop(holder, None)
+        self._ends[holder] = end
+        if self._swarm is not None:
+            if end is SessionEnd.BAD:
+                self._swarm.ban(holder)
+            else:
+                self._swarm.holder_failed(holder)
+        if end is SessionEnd.BAD and self._on_bad_holder is not None:
+            self._on_bad_holder(holder)
+        self._wake.set()
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()

@@ -1,0 +1,145 @@
+"""Manifests: what a content id stands for.
+
+Owns the chunk size rule, the canonical bytes of a file's manifest and the textual content id. Pure;
+knows no file and no network.
+
+Layout (docs/protocol/transfer.md): `shoal` · kind `F` · version 1 · size, 8 bytes · chunk size,
+4 bytes · BLAKE3 of each chunk, 32 bytes. Integers are big-endian. The chunk size follows from the
+size, so that one file has one manifest and one content id; `T` is reserved for folders.
+"""
+
+import dataclasses
+import re
+import struct
+from collections.abc import Iterable
+from typing import Self
+
+from blake3 import blake3
+
+from transfer.errors import BadContentId, BadManifest, FileTooLarge
+
+CONTENT_ID_BYTES = 32
+DIGEST_BYTES = 32
+CHUNK_SIZE_MIN_BYTES = 512 * 1024
+CHUNK_SIZE_MAX_BYTES = 64 * 1024 * 1024
+CHUNKS_MAX = 16_384
+FILE_SIZE_MAX_BYTES = CHUNKS_MAX * CHUNK_SIZE_MAX_BYTES
+PREFIX_DIGITS_MIN = 8
+
+_MAGIC = b"shoal"
+_KIND_FILE = b"F"
+_KIND_TREE = b"T"
+_VERSION = 1
+_HEADER = struct.Struct(">5scBQI")
+MANIFEST_BYTES_MAX = _HEADER.size + CHUNKS_MAX * DIGEST_BYTES
+
+_ID_PATTERN = re.compile(r"b3:([0-9a-f]{64})")
+_PREFIX_PATTERN = re.compile(r"b3:([0-9a-f]{8,64})")
+
+
+def chunk_size_for(size_bytes: int) -> int:
+    """Return the chunk size of a file: 512 KiB, doubled until 16,384 chunks suffice."""
+    if not 0 <= size_bytes <= FILE_SIZE_MAX_BYTES:
+        raise FileTooLarge
+    chunk_size = CHUNK_SIZE_MIN_BYTES
+    while chunk_size * CHUNKS_MAX < size_bytes:
+        chunk_size *= 2
+    return chunk_size
+
+
+def digest_of(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the digest of one chunk."""
+    return blake3(data).digest()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Manifest:
+    """A file's size and the digest of each chunk, joined; the content id follows from both."""
+
+    size_bytes: int
+    digests: bytes = dataclasses.field(repr=False)
+    chunk_size_bytes: int = dataclasses.field(init=False)
+    content_id: bytes = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        chunk_size = chunk_size_for(self.size_bytes)
+        assert len(self.digests) == _chunk_count(self.size_bytes, chunk_size) * DIGEST_BYTES
+        object.__setattr__(self, "chunk_size_bytes", chunk_size)
+        object.__setattr__(self, "content_id", blake3(self.encode()).digest())
+
+    @classmethod
+    def of(cls, size_bytes: int, digests: Iterable[bytes]) -> Self:
+        """Build a manifest from the chunk digests in order."""
+        return cls(size_bytes, b"".join(digests))
+
+    @property
+    def chunk_count(self) -> int:
+        return len(self.digests) // DIGEST_BYTES
+
+    def span(self, chunk: int) -> tuple[int, int]:
+        """Return offset and length of a chunk in the file."""
+        assert 0 <= chunk < self.chunk_count
+        offset = chunk * self.chunk_size_bytes
+        return offset, min(self.chunk_size_bytes, self.size_bytes - offset)
+
+    def digest(self, chunk: int) -> bytes:
+        return self.digests[chunk * DIGEST_BYTES : (chunk + 1) * DIGEST_BYTES]
+
+    def verifies(self, chunk: int, data: bytes | bytearray | memoryview) -> bool:
+        """Tell whether these bytes are that chunk, its length included."""
+        return len(data) == self.span(chunk)[1] and digest_of(data) == self.digest(chunk)
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes, whose BLAKE3 is the content id."""
+        header = _HEADER.pack(
+            _MAGIC, _KIND_FILE, _VERSION, self.size_bytes, chunk_size_for(self.size_bytes)
+        )
+        return header + self.digests
+
+
+def decode_manifest(data: bytes, content_id: bytes | None = None) -> Manifest:
+    """Parse canonical bytes, checked against a content id where one is given; BadManifest."""
+    if len(data) > MANIFEST_BYTES_MAX or len(data) < _HEADER.size:
+        raise BadManifest("a manifest has a wrong length")
+    magic, kind, version, size_bytes, chunk_size = _HEADER.unpack_from(data)
+    if magic != _MAGIC or kind not in (_KIND_FILE, _KIND_TREE) or version != _VERSION:
+        raise BadManifest
+    if kind == _KIND_TREE:
+        raise BadManifest("this content is a folder, which this version cannot fetch")
+    if size_bytes > FILE_SIZE_MAX_BYTES or chunk_size != chunk_size_for(size_bytes):
+        raise BadManifest("a manifest has a size that its chunks do not allow")
+    digests = data[_HEADER.size :]
+    if len(digests) != _chunk_count(size_bytes, chunk_size) * DIGEST_BYTES:
+        raise BadManifest("a manifest has too few or too many chunks")
+    manifest = Manifest(size_bytes, digests)
+    if content_id is not None and manifest.content_id != content_id:
+        raise BadManifest("a manifest does not belong to the content id")
+    return manifest
+
+
+def show_content_id(content_id: bytes) -> str:
+    """Return `b3:` and 64 hexadecimal digits."""
+    return f"b3:{content_id.hex()}"
+
+
+def parse_content_id(text: str) -> bytes:
+    """Parse a full content id; BadContentId."""
+    found = _ID_PATTERN.fullmatch(text.strip().lower())
+    if found is None:
+        raise BadContentId(f"not a content id: {text[:80]!a}")
+    return bytes.fromhex(found[1])
+
+
+def parse_content_prefix(text: str) -> str:
+    """Parse `b3:` and 8 to 64 digits into the lower-case digits; BadContentId."""
+    found = _PREFIX_PATTERN.fullmatch(text.strip().lower())
+    if found is None:
+        raise BadContentId(
+            f"not a content id or the start of one: {text[:80]!a}",
+            hint=f"give b3: and {PREFIX_DIGITS_MIN} or more hexadecimal characters",
+        )
+    return found[1]
+
+
+def _chunk_count(size_bytes: int, chunk_size_bytes: int) -> int:
+    return -(-size_bytes // chunk_size_bytes)

@@ -1,0 +1,127 @@
+"""The receiving side of Push.
+
+Owns one push from offer to receipt: order, verification before anything is written, and the status
+that a sender is told. Knows no folder and no rule of who may send: the Inbox decides.
+"""
+
+import asyncio
+from typing import Never, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from protos import transfer_pb2
+from transfer.errors import (
+    BadManifest,
+    DiskFull,
+    QuotaFull,
+    Refused,
+    TargetUnwritable,
+    TransferError,
+    UnsafeName,
+)
+from transfer.manifest import decode_manifest
+from transfer.names import check_name
+from transfer.push import REASON_KEY, SEAL_ID_BYTES, Accept, Caller, Inbox, PushOffer
+from transfer.wire import FRAME_DATA_MAX_BYTES
+
+Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class _MalformedError(TransferError):
+    """the push is malformed"""
+
+
+async def receive_push(
+    context: Context, inbox: Inbox, caller: Caller, idle_timeout_s: float
+) -> None:
+    """Take one push; ends the call with the status that says why when it is not taken."""
+    try:
+        async with asyncio.timeout(idle_timeout_s) as idle:
+            offer = await _read_offer(context)
+            accept = await inbox.offer(caller, offer)
+            try:
+                await _take(context, offer, accept, idle, idle_timeout_s)
+            finally:
+                await accept.sink.close()
+    except TimeoutError:
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no data came")
+    except TransferError as error:
+        await _abort(context, error)
+
+
+async def _take(
+    context: Context, offer: PushOffer, accept: Accept, idle: asyncio.Timeout, idle_s: float
+) -> None:
+    manifest, loop = offer.manifest, asyncio.get_running_loop()
+    at = accept.committed_bytes
+    assert at == manifest.size_bytes or at % manifest.chunk_size_bytes == 0
+    await context.write(transfer_pb2.PushReply(committed_bytes=at).SerializeToString())
+    for chunk in range(-(-at // manifest.chunk_size_bytes), manifest.chunk_count):
+        offset, length = manifest.span(chunk)
+        data = await _read_chunk(context, offset, length, idle, idle_s)
+        if not manifest.verifies(chunk, data):
+            raise _MalformedError("a chunk does not match the manifest")
+        await accept.sink.write(offset, data)
+    # The sender waits for the receipt now: it is the sink's disk that may take its time.
+    idle.reschedule(None)
+    receipt = await accept.sink.finish()
+    idle.reschedule(loop.time() + idle_s)
+    await context.write(transfer_pb2.PushReply(receipt=receipt).SerializeToString())
+
+
+async def _read_chunk(
+    context: Context, offset: int, length: int, idle: asyncio.Timeout, idle_s: float
+) -> bytes:
+    parts: list[bytes] = []
+    done = 0
+    while done < length:
+        request = await _read_request(context)
+        idle.reschedule(asyncio.get_running_loop().time() + idle_s)
+        size = len(request.data)
+        if request.offset != offset + done or not 0 < size <= FRAME_DATA_MAX_BYTES:
+            raise _MalformedError("data out of order")
+        if done + size > length:
+            raise _MalformedError("a frame reaches over the end of its chunk")
+        parts.append(request.data)
+        done += size
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _read_offer(context: Context) -> PushOffer:
+    offer = (await _read_request(context)).offer
+    if len(offer.seal_id) != SEAL_ID_BYTES:
+        raise _MalformedError("the seal id has a wrong length")
+    return PushOffer(
+        seal_id=offer.seal_id,
+        name=check_name(offer.name),
+        manifest=decode_manifest(offer.manifest),
+        expires_ms=offer.expires_ms,
+    )
+
+
+async def _read_request(context: Context) -> transfer_pb2.PushRequest:
+    message: object = await context.read()
+    if not isinstance(message, bytes):
+        raise _MalformedError("the push ended early")
+    try:
+        return transfer_pb2.PushRequest.FromString(message)
+    except DecodeError as error:
+        raise _MalformedError from error
+
+
+async def _abort(context: Context, error: TransferError) -> Never:
+    match error:
+        case Refused():
+            code, reason = grpc.StatusCode.PERMISSION_DENIED, "refused"
+        case QuotaFull():
+            code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "quota"
+        case DiskFull():
+            code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "disk"
+        case UnsafeName() | BadManifest() | _MalformedError():
+            code, reason = grpc.StatusCode.INVALID_ARGUMENT, "malformed"
+        case TargetUnwritable() | _:
+            code, reason = grpc.StatusCode.INTERNAL, "internal"
+    # Other errors may name folders of this machine: the sender is told their kind only.
+    told = str(error) if reason != "internal" else "the receiver could not store the file"
+    await context.abort(code, told, ((REASON_KEY, reason),))

@@ -1,0 +1,389 @@
+"""Who is asked for which chunk: the pure state machine of a swarm download.
+
+Inputs: `holder_added`, `holder_has`, `holder_failed`, `chunk_verified`, `chunk_bad`,
+`chunk_missing`, `busy`, each with the time where it matters. Output: `next(now)`, called until it
+returns something else than Request:
+
+    Request(holder, chunk)  ask this holder for this chunk; it is now in flight
+    Wait(until)             nothing to do before an input or that time
+    Stalled                 chunks are missing and no usable holder has any of them
+    Done                    every chunk is verified
+
+A holder is usable, busy until a time, or banned (it sent a bad chunk) and then never asked again.
+A failed holder is forgotten and may be added again. Each chunk is missing until verified; missing
+and asked of nobody means pending.
+
+Invariants (`check`): a chunk is accepted once; banned holders have nothing in flight; a holder has
+at most its window in flight, all of them at most `in_flight_bytes_max`; a chunk is asked of at most
+`copies_max` holders at a time.
+
+How it chooses: the emptiest window first, its size following the measured rate; rarest chunk first
+among those that partial holders have, else from a random start onwards, so that downloaders differ
+and disks read in order. No window is larger than a fair share of what is missing: equal holders end
+together. What comes late is asked of a second holder that should be faster. Sets of chunks are bits
+of an int.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask a holder for a chunk."""
+
+    holder: bytes
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before the next input or this time."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """No usable holder has a missing chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Every chunk is verified."""
+
+
+Command = Request | Wait | Stalled | Done
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmConfig:
+    """Bounds of a swarm; checked when built."""
+
+    holders_max: int = 64
+    """More holders than these are not added."""
+    window_min: int = 2
+    """Chunks in flight at a holder whose rate is not known yet."""
+    window_max: int = 16
+    """Chunks in flight at the fastest holder."""
+    window_bytes_max: int = 8 * 1024 * 1024
+    """Bytes in flight at one holder, but for one chunk, which may be larger."""
+    in_flight_bytes_max: int = 64 * 1024 * 1024
+    """Bytes in flight at all holders, but for one chunk."""
+    window_target_s: float = 0.25
+    """A window holds what the holder sends in this time."""
+    copies_max: int = 2
+    """Holders asked for one chunk at the same time."""
+    late_factor: float = 2.0
+    """A second holder is asked when it should be this many times faster."""
+    late_slack_s: float = 0.25
+    """And sooner by at least this."""
+    late_check_s: float = 0.1
+    """How often late chunks are looked for."""
+    busy_max_s: float = 30.0
+    """No hint makes a holder wait longer."""
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.window_min <= self.window_max
+        assert self.holders_max >= 1
+        assert self.copies_max >= 1
+
+
+@dataclass(slots=True)
+class _Holder:
+    peer: bytes
+    have: int
+    complete: bool
+    order: int
+    asked: dict[int, float] = field(default_factory=dict)
+    """Chunk → when it was asked for, in the order of asking."""
+    busy_until: float = 0.0
+    moved_at: float = 0.0
+    """When this holder last completed a chunk, or was asked after being idle."""
+    rate_bytes_per_s: float = 0.0
+    """Zero while unknown."""
+
+
+class Swarm:
+    """State of one download; see the module for inputs, outputs and invariants."""
+
+    RARITY_LEVELS = 8
+    RATE_WEIGHT = 0.25
+    BUSY_MIN_S = 0.05
+
+    def __init__(
+        self,
+        chunk_count: int,
+        chunk_size_bytes: int,
+        *,
+        random_source: random.Random,
+        verified: int = 0,
+        config: SwarmConfig | None = None,
+    ) -> None:
+        self._config = config or SwarmConfig()
+        self._count = chunk_count
+        self._chunk_size = chunk_size_bytes
+        self._all = (1 << chunk_count) - 1
+        self._missing = self._all & ~verified
+        self._pending = self._missing
+        self._start = random_source.randrange(chunk_count) if chunk_count else 0
+        self._holders: dict[bytes, _Holder] = {}
+        self._banned: set[bytes] = set()
+        self._copies: dict[int, int] = {}
+        self._levels: list[int] = [self._all]
+        self._added = 0
+        self._late_check_at = 0.0
+
+    @property
+    def verified(self) -> int:
+        """The verified chunks as bits."""
+        return self._all & ~self._missing
+
+    @property
+    def banned(self) -> frozenset[bytes]:
+        return frozenset(self._banned)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight at all holders."""
+        return sum(self._copies.values())
+
+    def is_missing(self, chunk: int) -> bool:
+        return bool(self._missing >> chunk & 1)
+
+    def asked_of(self, holder: bytes) -> int:
+        """How many requests are in flight at a holder."""
+        found = self._holders.get(holder)
+        return len(found.asked) if found else 0
+
+    # --- inputs ---
+
+    def holder_added(self, holder: bytes, have: int | None, *, now: float) -> bool:
+        """Add a holder of these chunks, None for all; False when it is banned or one too many."""
+        if holder in self._banned:
+            return False
+        if holder not in self._holders and len(self._holders) >= self._config.holders_max:
+            return False
+        self.holder_failed(holder)
+        self._added += 1
+        bits = self._all if have is None else have & self._all
+        self._holders[holder] = _Holder(
+            holder, bits, have is None, self._added, busy_until=now, moved_at=now
+        )
+        self._rank()
+        return True
+
+    def holder_has(self, holder: bytes, have: int | None) -> None:
+        """Replace what a partial holder has."""
+        found = self._holders.get(holder)
+        if found is not None:
+            found.complete = have is None
+            found.have = self._all if have is None else have & self._all
+            self._rank()
+
+    def holder_failed(self, holder: bytes) -> None:
+        """Forget a holder; what it was asked for is pending again."""
+        found = self._holders.pop(holder, None)
+        if found is not None:
+            self._release_all(found)
+            self._rank()
+
+    def chunk_verified(self, holder: bytes, chunk: int, *, now: float) -> bool:
+        """Accept a verified chunk; True for the first one, False for copies and banned holders."""
+        found = self._holders.get(holder)
+        if found is not None and chunk in found.asked:
+            self._measure(found, found.asked[chunk], now)
+            self._release(found, chunk)
+        if holder in self._banned or not self.is_missing(chunk):
+            return False
+        self._missing &= ~(1 << chunk)
+        self._pending &= ~(1 << chunk)
+        return True
+
+    def chunk_bad(self, holder: bytes, chunk: int) -> None:
+        """Ban a holder whose chunk did not verify."""
+        assert 0 <= chunk < max(1, self._count)
+        self._banned.add(holder)
+        self.holder_failed(holder)
+
+    def ban(self, holder: bytes) -> None:
+        """Never ask this holder again."""
+        self._banned.add(holder)
+        self.holder_failed(holder)
+
+    def chunk_missing(self, holder: bytes, chunk: int) -> None:
+        """Note that a holder does not have the chunk that it was asked for."""
+        found = self._holders.get(holder)
+        if found is not None and chunk in found.asked:
+            self._release(found, chunk)
+            found.complete = False
+            found.have &= ~(1 << chunk)
+            self._rank()
+
+    def busy(self, holder: bytes, retry_after_s: float, *, now: float) -> None:
+        """Leave a holder alone for the time that it asks for, within bounds."""
+        found = self._holders.get(holder)
+        if found is not None:
+            self._release_all(found)
+            wait_s = min(max(retry_after_s, self.BUSY_MIN_S), self._config.busy_max_s)
+            found.busy_until = now + wait_s
+
+    # --- output ---
+
+    def next(self, *, now: float) -> Command:
+        """Return the next command."""
+        if not self._missing:
+            return Done()
+        request = self._pending_request(now)
+        if request is None and now >= self._late_check_at:
+            request = self._late_request(now)
+            if request is None:
+                self._late_check_at = now + self._config.late_check_s
+        if request is not None:
+            self._ask(request, now)
+            return request
+        wakes = [
+            holder.busy_until
+            for holder in self._holders.values()
+            if holder.busy_until > now and holder.have & self._missing
+        ]
+        if self._copies:
+            wakes.append(max(self._late_check_at, now + self.BUSY_MIN_S))
+        return Wait(min(wakes)) if wakes else Stalled()
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        asked: dict[int, int] = {}
+        for holder in self._holders.values():
+            assert holder.peer not in self._banned
+            assert len(holder.asked) <= self._config.window_max
+            for chunk in holder.asked:
+                asked[chunk] = asked.get(chunk, 0) + 1
+        assert asked == self._copies
+        assert all(copies <= self._config.copies_max for copies in asked.values())
+        in_flight = sum(asked.values()) * self._chunk_size
+        assert in_flight <= max(self._config.in_flight_bytes_max, self._chunk_size)
+        held = sum(1 << chunk for chunk in asked)
+        assert self._pending == self._missing & ~held
+
+    # --- choosing ---
+
+    def _pending_request(self, now: float) -> Request | None:
+        if not self._pending:
+            return None
+        for holder in self._ready(now):
+            chunk = self._choose(holder.have & self._pending)
+            if chunk is not None:
+                return Request(holder.peer, chunk)
+        return None
+
+    def _late_request(self, now: float) -> Request | None:
+        """Find the chunk that is latest at its holder and a holder that should be sooner."""
+        config = self._config
+        for holder in self._ready(now):
+            if holder.have & self._pending:
+                continue
+            own_rate = holder.rate_bytes_per_s
+            own_s = (len(holder.asked) + 1) * self._chunk_size / own_rate if own_rate else 0.0
+            latest_s, latest = config.late_factor * own_s + config.late_slack_s, None
+            for chunk, remaining_s in self._in_flight_elsewhere(holder, now):
+                if remaining_s > latest_s and self._copies[chunk] < config.copies_max:
+                    latest_s, latest = remaining_s, chunk
+            if latest is not None:
+                return Request(holder.peer, latest)
+        return None
+
+    def _in_flight_elsewhere(self, holder: _Holder, now: float) -> Iterator[tuple[int, float]]:
+        """Yield the chunks others were asked for with the seconds that they should still take.
+
+        A holder that is overdue is expected to take as long again as it has been silent.
+        """
+        for other in self._holders.values():
+            if other is holder:
+                continue
+            silent_s = now - other.moved_at
+            for position, chunk in enumerate(other.asked, start=1):
+                if chunk in holder.asked or not holder.have >> chunk & 1:
+                    continue
+                rate = other.rate_bytes_per_s
+                expected_s = position * self._chunk_size / rate if rate else 0.0
+                yield chunk, max(expected_s - silent_s, silent_s if silent_s > expected_s else 0.0)
+
+    def _ready(self, now: float) -> list[_Holder]:
+        """Holders with room, the emptiest window first."""
+        in_flight = self.in_flight
+        if in_flight and (in_flight + 1) * self._chunk_size > self._config.in_flight_bytes_max:
+            return []
+        usable = [holder for holder in self._holders.values() if holder.busy_until <= now]
+        share = -(-self._missing.bit_count() // max(1, len(usable)))
+        ready = []
+        for holder in usable:
+            window = self._window(holder)
+            # A fair share of what is missing bounds new requests, not late ones.
+            room = min(window, share) if self._pending & holder.have else window
+            if len(holder.asked) < room:
+                ready.append((len(holder.asked) / window, holder.order, holder))
+        ready.sort(key=lambda entry: entry[:2])
+        return [holder for _, _, holder in ready]
+
+    def _window(self, holder: _Holder) -> int:
+        config = self._config
+        by_rate = int(holder.rate_bytes_per_s * config.window_target_s / self._chunk_size) + 1
+        by_bytes = max(1, config.window_bytes_max // self._chunk_size)
+        return min(max(by_rate, config.window_min), config.window_max, by_bytes)
+
+    def _choose(self, candidates: int) -> int | None:
+        if not candidates:
+            return None
+        for level in self._levels:
+            rarest = candidates & level
+            if rarest:
+                behind = rarest >> self._start
+                if behind:
+                    return self._start + _lowest(behind)
+                return _lowest(rarest)
+        return None
+
+    # --- bookkeeping ---
+
+    def _ask(self, request: Request, now: float) -> None:
+        holder = self._holders[request.holder]
+        if not holder.asked:
+            holder.moved_at = now
+        holder.asked[request.chunk] = now
+        self._copies[request.chunk] = self._copies.get(request.chunk, 0) + 1
+        self._pending &= ~(1 << request.chunk)
+
+    def _release(self, holder: _Holder, chunk: int) -> None:
+        del holder.asked[chunk]
+        self._copies[chunk] -= 1
+        if not self._copies[chunk]:
+            del self._copies[chunk]
+            self._pending |= (1 << chunk) & self._missing
+
+    def _release_all(self, holder: _Holder) -> None:
+        for chunk in list(holder.asked):
+            self._release(holder, chunk)
+
+    def _measure(self, holder: _Holder, asked_at: float, now: float) -> None:
+        spent_s = max(now - max(asked_at, holder.moved_at), 1e-4)
+        rate = self._chunk_size / spent_s
+        known = holder.rate_bytes_per_s
+        holder.rate_bytes_per_s = known + self.RATE_WEIGHT * (rate - known) if known else rate
+        holder.moved_at = now
+
+    def _rank(self) -> None:
+        """Sort the chunks by how many partial holders have them: level i, exactly i of them."""
+        at_least = [self._all] + [0] * (self.RARITY_LEVELS - 1)
+        for holder in self._holders.values():
+            if not holder.complete:
+                for level in range(self.RARITY_LEVELS - 1, 0, -1):
+                    at_least[level] |= at_least[level - 1] & holder.have
+        above = [*at_least[1:], 0]
+        levels = zip(at_least, above, strict=True)
+        self._levels = [lower & ~upper for lower, upper in levels if lower & ~upper]
+
+
+def _lowest(bits: int) -> int:
+    return (bits & -bits).bit_length() - 1

@@ -1,0 +1,291 @@
+"""The Transfer service: serves manifests, bitmaps and chunks, and takes pushed files.
+
+Owns the server side of protos/transfer.proto with its limits: upload slots, bytes a second, idle
+streams. Knows neither catalog nor inbox nor certificates: Shares, Inbox and `identify` are given.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from identity.errors import ShoalError
+from protos import transfer_pb2
+from transfer.bitmap import encode_bitmap
+from transfer.errors import SourceChanged, SourceUnreadable
+from transfer.limits import Slots, TokenBucket
+from transfer.push import REASON_KEY, Caller, Inbox
+from transfer.push_service import receive_push
+from transfer.sources import OpenSource, Shares, Source
+from transfer.wire import (
+    FRAME_DATA_MAX_BYTES,
+    FetchRequest,
+    FrameStatus,
+    decode_fetch_request,
+    encode_frame,
+)
+
+SERVICE_NAME = "shoal.v1.Transfer"
+RETRY_KEY = "shoal-retry-ms"
+OPEN_SOURCES_MAX = 8
+LIMITED_FRAME_BYTES = 64 * 1024
+
+Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+Identify = Callable[[Context], Caller]
+"""Returns who calls; raises a ShoalError when the certificate proves nothing."""
+
+UploadObserver = Callable[[bytes, bytes, int], None]
+"""Called with peer id, content id and bytes just sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """Limits of the service; checked when built."""
+
+    upload_slots_max: int = 16
+    """Fetch streams that run at a time."""
+    upload_slots_per_peer_max: int = 4
+    """Fetch streams of one peer."""
+    upload_bytes_per_s: int | None = None
+    """Bytes a second over all streams; None for no limit."""
+    busy_retry_ms: int = 500
+    """When a peer that found no slot shall come back."""
+    idle_timeout_s: float = 30.0
+    """A stream on which nothing moves is cut, whichever side is slow."""
+    pushes_max: int = 8
+    """Files that are received at a time."""
+    pushes_per_peer_max: int = 2
+    """Files that are received from one peer at a time."""
+
+    def __post_init__(self) -> None:
+        assert 0 < self.upload_slots_per_peer_max <= self.upload_slots_max
+        assert 0 < self.pushes_per_peer_max <= self.pushes_max
+        assert self.upload_bytes_per_s is None or self.upload_bytes_per_s > 0
+
+
+class TransferService:
+    """Hand `handler()` to the listener; everything else happens in answer to calls."""
+
+    def __init__(
+        self,
+        shares: Shares,
+        identify: Identify,
+        *,
+        inbox: Inbox | None = None,
+        config: ServiceConfig | None = None,
+        on_upload: UploadObserver | None = None,
+    ) -> None:
+        self._shares = shares
+        self._identify = identify
+        self._inbox = inbox
+        self._config = config or ServiceConfig()
+        self._on_upload = on_upload
+        self._slots = Slots(self._config.upload_slots_max, self._config.upload_slots_per_peer_max)
+        self._pushes = Slots(self._config.pushes_max, self._config.pushes_per_peer_max)
+        self._bucket: TokenBucket | None = None
+
+    @property
+    def uploads(self) -> int:
+        """How many Fetch streams run now."""
+        return self._slots.in_use
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handlers of the service; messages are raw bytes."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {
+                "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
+                "Have": grpc.unary_unary_rpc_method_handler(self._have),
+                "Fetch": grpc.stream_stream_rpc_method_handler(self._fetch),
+                "Push": grpc.stream_stream_rpc_method_handler(self._push),
+            },
+        )
+
+    # --- calls ---
+
+    async def _describe(self, message: bytes, context: Context) -> bytes:
+        await self._caller(context)
+        source = await self._source_asked(transfer_pb2.DescribeRequest, message, context)
+        return transfer_pb2.DescribeReply(manifest=source.manifest.encode()).SerializeToString()
+
+    async def _have(self, message: bytes, context: Context) -> bytes:
+        await self._caller(context)
+        source = await self._source_asked(transfer_pb2.HaveRequest, message, context)
+        count = source.manifest.chunk_count
+        bitmap = b"" if source.have is None else encode_bitmap(source.verified(), count)
+        reply = transfer_pb2.HaveReply(
+            chunk_count=count, complete=source.have is None, bitmap=bitmap
+        )
+        return reply.SerializeToString()
+
+    async def _fetch(self, _requests: object, context: Context) -> None:
+        caller = await self._caller(context)
+        if not self._slots.enter(caller.peer_id):
+            await self._abort_busy(context)
+        stream = _FetchStream(self, context, caller.peer_id)
+        try:
+            await stream.run()
+        finally:
+            stream.close()
+            self._slots.leave(caller.peer_id)
+
+    async def _push(self, _requests: object, context: Context) -> None:
+        caller = await self._caller(context)
+        if self._inbox is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this peer takes no files")
+        if not self._pushes.enter(caller.peer_id):
+            await self._abort_busy(context)
+        try:
+            await receive_push(context, self._inbox, caller, self._config.idle_timeout_s)
+        finally:
+            self._pushes.leave(caller.peer_id)
+
+    # --- helpers ---
+
+    async def _caller(self, context: Context) -> Caller:
+        try:
+            return self._identify(context)
+        except ShoalError as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+
+    async def _abort_busy(self, context: Context) -> None:
+        metadata = ((RETRY_KEY, str(self._config.busy_retry_ms)), (REASON_KEY, "busy"))
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", metadata)
+
+    async def _source_asked(
+        self,
+        kind: type[transfer_pb2.DescribeRequest] | type[transfer_pb2.HaveRequest],
+        message: bytes,
+        context: Context,
+    ) -> Source:
+        try:
+            content_id = kind.FromString(message).content_id
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed request")
+        opened = self.open(content_id)
+        if not isinstance(opened, OpenSource):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "not held here")
+        opened.close()
+        return opened.source
+
+    def open(self, content_id: bytes) -> "OpenSource | FrameStatus":
+        """Open a source, or say why it is not served; a changed one is reported."""
+        source = self._shares.open_source(content_id)
+        if source is None:
+            return FrameStatus.MISSING
+        try:
+            return OpenSource(source)
+        except (SourceChanged, SourceUnreadable):
+            self._shares.source_changed(content_id, source.path)
+            return FrameStatus.CHANGED
+
+    def report_changed(self, opened: OpenSource) -> None:
+        """Note that a source changed while it was served."""
+        source = opened.source
+        self._shares.source_changed(source.manifest.content_id, source.path)
+
+    def frame_bytes(self) -> int:
+        """How much data a frame carries: less under a rate limit, so that it flows evenly."""
+        return LIMITED_FRAME_BYTES if self._config.upload_bytes_per_s else FRAME_DATA_MAX_BYTES
+
+    def wait_before(self, size_bytes: int, now: float) -> float:
+        """Book bytes on the rate limit and return the seconds to wait."""
+        rate = self._config.upload_bytes_per_s
+        if rate is None:
+            return 0.0
+        if self._bucket is None:
+            self._bucket = TokenBucket(rate, now=now)
+        return self._bucket.reserve(size_bytes, now=now)
+
+    def sent(self, peer_id: bytes, content_id: bytes, size_bytes: int) -> None:
+        """Tell the observer of bytes sent."""
+        if self._on_upload is not None:
+            self._on_upload(peer_id, content_id, size_bytes)
+
+    @property
+    def idle_timeout_s(self) -> float:
+        return self._config.idle_timeout_s
+
+
+class _FetchStream:
+    """One Fetch call: answers its requests in order, with a few files open."""
+
+    def __init__(self, service: TransferService, context: Context, peer_id: bytes) -> None:
+        self._service = service
+        self._context = context
+        self._peer_id = peer_id
+        self._open: OrderedDict[bytes, OpenSource] = OrderedDict()
+
+    async def run(self) -> None:
+        """Serve until the asker is done or nothing has moved for too long."""
+        context = self._context
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._service.idle_timeout_s) as idle:
+                while True:
+                    # At the end of the requests grpc gives its EOF instead of bytes.
+                    message: object = await context.read()
+                    if not isinstance(message, bytes):
+                        return
+                    request = decode_fetch_request(message)
+                    if request is None:
+                        break
+                    await self._answer(request, idle)
+                    idle.reschedule(loop.time() + self._service.idle_timeout_s)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "idle")
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed request")
+
+    def close(self) -> None:
+        """Close every file."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    async def _answer(self, request: FetchRequest, idle: asyncio.Timeout) -> None:
+        opened = self._opened(request.content_id)
+        if not isinstance(opened, OpenSource):
+            await self._context.write(encode_frame(request.request, opened))
+            return
+        source = opened.source
+        if not source.verified() >> request.chunk & 1:
+            await self._context.write(encode_frame(request.request, FrameStatus.MISSING))
+            return
+        try:
+            await self._send_chunk(request, opened, idle)
+        except SourceChanged:
+            self._service.report_changed(opened)
+            self._open.pop(request.content_id).close()
+            await self._context.write(encode_frame(request.request, FrameStatus.CHANGED))
+
+    async def _send_chunk(
+        self, request: FetchRequest, opened: OpenSource, idle: asyncio.Timeout
+    ) -> None:
+        start, length = opened.source.manifest.span(request.chunk)
+        step = self._service.frame_bytes()
+        loop = asyncio.get_running_loop()
+        for offset in range(0, length, step):
+            size = min(step, length - offset)
+            wait_s = self._service.wait_before(size, loop.time())
+            idle.reschedule(loop.time() + wait_s + self._service.idle_timeout_s)
+            if wait_s:
+                await asyncio.sleep(wait_s)
+            data = await asyncio.to_thread(opened.read, start + offset, size)
+            frame = encode_frame(request.request, FrameStatus.DATA, offset, data)
+            await self._context.write(frame)
+            self._service.sent(self._peer_id, request.content_id, size)
+
+    def _opened(self, content_id: bytes) -> OpenSource | FrameStatus:
+        known = self._open.get(content_id)
+        if known is not None:
+            self._open.move_to_end(content_id)
+            return known
+        opened = self._service.open(content_id)
+        if isinstance(opened, OpenSource):
+            self._open[content_id] = opened
+            if len(self._open) > OPEN_SOURCES_MAX:
+                self._open.popitem(last=False)[1].close()
+        return opened

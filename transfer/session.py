@@ -1,0 +1,416 @@
+"""One holder's part in a download: its connection, its Fetch stream, its end.
+
+Owns connecting and connecting again, the manifest and bitmap that the holder gives, frames put
+together to chunks, and the judgement of what the holder does. Which chunk is asked for is decided
+elsewhere; what comes in is handed to the download for verification.
+"""
+
+import asyncio
+import enum
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from identity.address import Address
+from identity.errors import ShoalError
+from protos import transfer_pb2
+from transfer.bitmap import decode_bitmap
+from transfer.errors import BadManifest, TransferError
+from transfer.manifest import Manifest, decode_manifest
+from transfer.scheduler import Swarm
+from transfer.wire import (
+    FetchFrame,
+    FetchRequest,
+    FrameStatus,
+    decode_frame,
+    encode_fetch_request,
+)
+
+DESCRIBE_METHOD = "/shoal.v1.Transfer/Describe"
+HAVE_METHOD = "/shoal.v1.Transfer/Have"
+FETCH_METHOD = "/shoal.v1.Transfer/Fetch"
+RETRY_KEY = "shoal-retry-ms"
+
+FetchCall: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A peer that says it has the content, and where it listens."""
+
+    peer_id: bytes
+    addresses: tuple[Address, ...]
+
+
+class Connect(Protocol):
+    """Opens or reuses a channel over which only this peer can answer; rpc's ChannelPool.connect."""
+
+    async def __call__(
+        self, peer_id: bytes, addresses: Sequence[Address], *, timeout_s: float
+    ) -> grpc.aio.Channel: ...
+
+
+class SessionEnd(enum.Enum):
+    """Why a session is over."""
+
+    UNREACHABLE = enum.auto()
+    """It could not be reached, or the connection kept breaking."""
+    GONE = enum.auto()
+    """It does not have the content."""
+    CHANGED = enum.auto()
+    """Its file is no longer the content."""
+    BAD = enum.auto()
+    """It sent bytes that do not verify, or broke the protocol."""
+    CANCELLED = enum.auto()
+    """The download is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """Bounds of a session."""
+
+    connect_timeout_s: float = 5.0
+    """For one attempt to connect."""
+    call_timeout_s: float = 10.0
+    """For Describe and Have."""
+    idle_timeout_s: float = 20.0
+    """A holder that was asked must send something within this."""
+    attempts_max: int = 3
+    """Attempts in a row that bring no chunk."""
+    backoff_s: float = 0.5
+    """Before the second attempt; doubles."""
+    have_interval_s: float = 1.0
+    """How often a partial holder is asked what it has."""
+    writes_max: int = 2
+    """Chunks of one holder that wait to be verified and written."""
+    asks_max: int = 256
+    """Chunks that wait to be asked for; far above any window."""
+
+
+class DownloadSide(Protocol):
+    """What a session needs of its download."""
+
+    content_id: bytes
+
+    @property
+    def manifest(self) -> Manifest | None: ...
+    @property
+    def swarm(self) -> Swarm: ...
+    async def described(self, manifest: Manifest) -> None: ...
+    def pump(self) -> float | None: ...
+    def write_blocking(self, chunk: int, pieces: list[memoryview]) -> bool: ...
+    def accepted(self, holder: bytes, chunk: int) -> None: ...
+    def received(self, size_bytes: int) -> None: ...
+    def failed(self, error: TransferError) -> None: ...
+    def session_ended(self, holder: bytes, end: SessionEnd) -> None: ...
+
+
+@dataclass(slots=True)
+class _Assembly:
+    """The frames of a chunk so far."""
+
+    chunk: int
+    length: int
+    done: int = 0
+    pieces: list[memoryview] = field(default_factory=list)
+
+
+class HolderSession:
+    """Runs until the holder is of no more use or the download ends."""
+
+    def __init__(
+        self,
+        download: DownloadSide,
+        holder: Holder,
+        connect: Connect,
+        pool: ThreadPoolExecutor,
+        config: SessionConfig,
+    ) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._download = download
+        self._peer_id = holder.peer_id
+        self._addresses = holder.addresses
+        self._connect = connect
+        self._pool = pool
+        self._config = config
+        self._asks: asyncio.Queue[int] = asyncio.Queue(config.asks_max)
+        self._assemblies: dict[int, _Assembly] = {}
+        self._writes: set[asyncio.Future[bool]] = set()
+        self._requests = 0
+        self._moved = False
+        self._end: SessionEnd | None = None
+        self._alarm: asyncio.Timeout | None = None
+
+    def ask(self, chunk: int) -> None:
+        """Ask the holder for a chunk as soon as its stream is open."""
+        self._asks.put_nowait(chunk)
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def addresses_changed(self, addresses: tuple[Address, ...]) -> None:
+        """Use these addresses from the next attempt on."""
+        self._addresses = addresses
+
+    async def run(self) -> None:
+        """Serve the download; never raises but for cancellation."""
+        end = SessionEnd.CANCELLED
+        try:
+            end = await self._attempts()
+        finally:
+            self._download.session_ended(self._peer_id, end)
+
+    async def _attempts(self) -> SessionEnd:
+        failures = 0
+        while failures < self._config.attempts_max:
+            self._moved = False
+            end = await self._attempt()
+            if end is not SessionEnd.UNREACHABLE:
+                return end
+            failures = 1 if self._moved else failures + 1
+            if failures < self._config.attempts_max:
+                await asyncio.sleep(self._config.backoff_s * 2 ** (failures - 1))
+        return SessionEnd.UNREACHABLE
+
+    async def _attempt(self) -> SessionEnd:
+        """Connect, learn what the holder has, and fetch until something ends it."""
+        try:
+            channel = await self._connect(
+                self._peer_id, self._addresses, timeout_s=self._config.connect_timeout_s
+            )
+            if self._download.manifest is None:
+                manifest = await self._describe(channel)
+            else:
+                manifest = self._download.manifest
+            await self._download.described(manifest)
+            return await self._serve(channel, manifest)
+        except BadManifest:
+            return SessionEnd.BAD
+        except grpc.aio.AioRpcError as error:
+            return _end_of(error)
+        except ShoalError:
+            return SessionEnd.UNREACHABLE
+
+    async def _describe(self, channel: grpc.aio.Channel) -> Manifest:
+        request = transfer_pb2.DescribeRequest(content_id=self._download.content_id)
+        message = await self._call(channel, DESCRIBE_METHOD, request.SerializeToString())
+        try:
+            manifest = transfer_pb2.DescribeReply.FromString(message).manifest
+        except DecodeError as error:
+            raise BadManifest from error
+        return decode_manifest(manifest, self._download.content_id)
+
+    async def _have(self, channel: grpc.aio.Channel, manifest: Manifest) -> int | None:
+        request = transfer_pb2.HaveRequest(content_id=self._download.content_id)
+        message = await self._call(channel, HAVE_METHOD, request.SerializeToString())
+        try:
+            reply = transfer_pb2.HaveReply.FromString(message)
+        except DecodeError as error:
+            raise BadManifest from error
+        return None if reply.complete else decode_bitmap(reply.bitmap, manifest.chunk_count)
+
+    async def _call(self, channel: grpc.aio.Channel, method: str, message: bytes) -> bytes:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        return await call(message, timeout=self._config.call_timeout_s)
+
+    # --- fetching ---
+
+    async def _serve(self, channel: grpc.aio.Channel, manifest: Manifest) -> SessionEnd:
+        have = await self._have(channel, manifest)
+        swarm, loop = self._download.swarm, asyncio.get_running_loop()
+        self._forget_asks()
+        self._end = None
+        if not swarm.holder_added(self._peer_id, have, now=loop.time()):
+            return SessionEnd.BAD if self._peer_id in swarm.banned else SessionEnd.GONE
+        self._download.pump()
+        polling = None
+        try:
+            if have is not None:
+                polling = asyncio.create_task(self._poll(channel, manifest))
+            while True:
+                # The stream opens with the first ask: an idle one would hold an upload slot.
+                error = await self._stream(channel, await self._asks.get(), manifest)
+                verdict = self._verdict()
+                if verdict is not None:
+                    return verdict
+                if error is None or not self._wait_while_busy(error):
+                    return SessionEnd.UNREACHABLE if error is None else _end_of(error)
+        finally:
+            if polling is not None:
+                polling.cancel()
+            swarm.holder_failed(self._peer_id)
+            self._download.pump()
+
+    def _wait_while_busy(self, error: grpc.aio.AioRpcError) -> bool:
+        """Leave a busy holder alone for as long as it asks; False when it is not busy."""
+        if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            # A stream that the holder cut while nothing was asked is no failure.
+            idle = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            return idle and not self._download.swarm.asked_of(self._peer_id)
+        now = asyncio.get_running_loop().time()
+        self._forget_asks()
+        self._download.swarm.busy(self._peer_id, _retry_after_s(error), now=now)
+        self._download.pump()
+        return True
+
+    async def _poll(self, channel: grpc.aio.Channel, manifest: Manifest) -> None:
+        """Keep asking a partial holder what it has by now."""
+        while True:
+            await asyncio.sleep(self._config.have_interval_s)
+            try:
+                have = await self._have(channel, manifest)
+            except (grpc.aio.AioRpcError, BadManifest):
+                # Whether the holder is still there, its stream tells.
+                continue
+            self._download.swarm.holder_has(self._peer_id, have)
+            self._download.pump()
+            if have is None:
+                return
+
+    async def _stream(
+        self, channel: grpc.aio.Channel, first: int, manifest: Manifest
+    ) -> grpc.aio.AioRpcError | None:
+        """Run one Fetch stream; returns the error that ended it, None for silence or a verdict."""
+        call: FetchCall = channel.stream_stream(FETCH_METHOD)()
+        self._assemblies.clear()
+        writing = asyncio.create_task(self._write_asks(call, first, manifest))
+        try:
+            async with asyncio.timeout(self._config.idle_timeout_s) as self._alarm:
+                await self._read_frames(call)
+        except grpc.aio.AioRpcError as error:
+            return error
+        except TimeoutError:
+            return None
+        finally:
+            self._alarm = None
+            writing.cancel()
+            call.cancel()
+        return None
+
+    async def _write_asks(self, call: FetchCall, first: int, manifest: Manifest) -> None:
+        chunk = first
+        while True:
+            self._requests = self._requests + 1 & 0xFFFF_FFFF
+            if not self._assemblies:
+                self._rearm()
+            self._assemblies[self._requests] = _Assembly(chunk, manifest.span(chunk)[1])
+            request = FetchRequest(self._requests, manifest.content_id, chunk)
+            try:
+                await call.write(encode_fetch_request(request))
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return  # the reading side sees why the stream ended
+            chunk = await self._asks.get()
+
+    async def _read_frames(self, call: FetchCall) -> None:
+        while self._end is None:
+            message: object = await call.read()
+            if not isinstance(message, bytes):
+                return
+            frame = decode_frame(message)
+            self._end = self._judge(frame)
+            if frame is None or self._end is not None:
+                return
+            self._rearm()
+            self._download.received(len(frame.data))
+            assembly = self._assemblies[frame.request]
+            if frame.status is FrameStatus.MISSING:
+                del self._assemblies[frame.request]
+                self._download.swarm.chunk_missing(self._peer_id, assembly.chunk)
+                self._download.pump()
+                continue
+            assembly.pieces.append(frame.data)
+            assembly.done += len(frame.data)
+            if assembly.done == assembly.length:
+                del self._assemblies[frame.request]
+                self._silence_when_idle()
+                await self._verify(assembly)
+
+    def _judge(self, frame: FetchFrame | None) -> SessionEnd | None:
+        """Say whether a frame ends the session."""
+        if frame is None:
+            return SessionEnd.BAD
+        assembly = self._assemblies.get(frame.request)
+        if assembly is None:
+            return SessionEnd.BAD
+        if frame.status is FrameStatus.CHANGED:
+            return SessionEnd.CHANGED
+        if frame.status is FrameStatus.DATA:
+            fits = 0 < len(frame.data) <= assembly.length - assembly.done
+            if frame.offset != assembly.done or not fits:
+                return SessionEnd.BAD
+        return None
+
+    async def _verify(self, assembly: _Assembly) -> None:
+        """Have a chunk verified and written while the next one is read."""
+        if not self._download.swarm.is_missing(assembly.chunk):
+            self._download.accepted(self._peer_id, assembly.chunk)
+            return
+        loop = asyncio.get_running_loop()
+        write = loop.run_in_executor(
+            self._pool, self._download.write_blocking, assembly.chunk, assembly.pieces
+        )
+        self._writes.add(write)
+        write.add_done_callback(lambda done: self._written(assembly.chunk, done))
+        if len(self._writes) >= self._config.writes_max:
+            await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
+
+    def _written(self, chunk: int, write: asyncio.Future[bool]) -> None:
+        self._writes.discard(write)
+        if write.cancelled():
+            return
+        error = write.exception()
+        match error:
+            case None if write.result():
+                self._moved = True
+                self._download.accepted(self._peer_id, chunk)
+            case None:
+                self._download.swarm.chunk_bad(self._peer_id, chunk)
+                self._finish(SessionEnd.BAD)
+            case TransferError():
+                self._download.failed(error)
+                self._finish(SessionEnd.CANCELLED)
+            case _:
+                raise error
+
+    def _verdict(self) -> SessionEnd | None:
+        return self._end
+
+    def _finish(self, end: SessionEnd) -> None:
+        """Set the verdict and wake the reader at once."""
+        self._end = end
+        if self._alarm is not None:
+            self._alarm.reschedule(asyncio.get_running_loop().time())
+
+    def _rearm(self) -> None:
+        if self._alarm is not None and self._end is None and not self._alarm.expired():
+            now = asyncio.get_running_loop().time()
+            self._alarm.reschedule(now + self._config.idle_timeout_s)
+
+    def _silence_when_idle(self) -> None:
+        """Nothing was asked that could be late."""
+        if not self._assemblies and self._alarm is not None and self._end is None:
+            self._alarm.reschedule(None)
+
+    def _forget_asks(self) -> None:
+        while not self._asks.empty():
+            self._asks.get_nowait()
+
+
+def _end_of(error: grpc.aio.AioRpcError) -> SessionEnd:
+    match error.code():
+        case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.UNIMPLEMENTED:
+            return SessionEnd.GONE
+        case _:
+            return SessionEnd.UNREACHABLE
+
+
+def _retry_after_s(error: grpc.aio.AioRpcError) -> float:
+    for key, value in error.trailing_metadata() or ():
+        if key == RETRY_KEY and isinstance(value, str) and value.isascii() and value.isdigit():
+            return min(int(value[:9]), 3_600_000) / 1000
+    return 1.0

@@ -1,0 +1,79 @@
+"""Files that are served in place.
+
+Owns what the service needs to know of a shared file and the rule that a changed file is not served
+under its old id. Knows no gRPC and no catalog: the peer implements Shares.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from transfer.bitmap import full_bitmap
+from transfer.errors import SourceChanged
+from transfer.hashing import Fingerprint, open_regular, read_exactly
+from transfer.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that holds a content, wholly or in part."""
+
+    path: Path
+    manifest: Manifest
+    fingerprint: Fingerprint | None
+    """What the file was when hashed; None for a partial file, which its download guards."""
+    have: Callable[[], int] | None = None
+    """The verified chunks of a partial file, read anew each time; None when it is whole."""
+
+    def verified(self) -> int:
+        """Return the chunks that may be served."""
+        if self.have is None:
+            return full_bitmap(self.manifest.chunk_count)
+        return self.have()
+
+
+class Shares(Protocol):
+    """What this peer serves; implemented by the peer's catalog and its running downloads."""
+
+    def open_source(self, content_id: bytes) -> Source | None:
+        """Return the file that holds a content, or None."""
+
+    def source_changed(self, content_id: bytes, path: Path) -> None:
+        """Note that a file is no longer what was shared, and share it no more."""
+
+
+class OpenSource:
+    """A source with its file open; SourceUnreadable and SourceChanged as soon as it differs."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._descriptor = open_regular(source.path)
+        try:
+            self._check()
+        except SourceChanged:
+            self.close()
+            raise
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read a span and check afterwards that the file did not change meanwhile."""
+        try:
+            data = read_exactly(self._descriptor, offset, length)
+        except OSError as error:
+            raise SourceChanged("the source can no longer be read") from error
+        if len(data) != length:
+            raise SourceChanged("the source became shorter")
+        self._check()
+        return data
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _check(self) -> None:
+        expected = self.source.fingerprint
+        if expected is not None and Fingerprint.of(os.fstat(self._descriptor)) != expected:
+            raise SourceChanged
