@@ -29,7 +29,7 @@ class TableConfig:
     split_bits: int = 3
     """Buckets away from our own id split until their depth is a multiple of this (section 4.2)."""
     contacts_max: int = 1_000
-    """No bucket splits beyond this many contacts in the whole table."""
+    """No bucket splits from this many contacts on: only the places left in buckets fill up."""
     block_contacts_max: int = 2
     """Contacts of one public address block in a bucket, and among its replacements."""
     failures_max: int = 3

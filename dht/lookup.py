@@ -112,8 +112,8 @@ class _Entry:
     addresses: list[Address]
     candidate: Candidate
     standing: Standing = Standing.HEARD
-    outstanding: deque[float] = field(default_factory=deque)
-    """When the requests still without reply or failure were sent, oldest first."""
+    outstanding: deque[tuple[float, Address]] = field(default_factory=deque)
+    """When and where the requests without reply or failure were sent, oldest first."""
     soft_deadline: float = math.inf
 
 
@@ -152,6 +152,8 @@ class Lookup:
         self._config = config or LookupConfig()
         self._target_number = int.from_bytes(target, "big")
         self._entries: dict[bytes, _Entry] = {}
+        self._open: dict[bytes, _Entry] = {}
+        self._has_answer = False
         self._order: list[tuple[int, bytes]] = []
         self._done = False
         for seed in seeds[: self._config.candidates_max]:
@@ -164,7 +166,7 @@ class Lookup:
     @property
     def in_flight(self) -> int:
         """Return how many candidates hold one of the alpha slots."""
-        return sum(1 for entry in self._entries.values() if entry.standing is Standing.ASKED)
+        return sum(1 for entry in self._open.values() if entry.standing is Standing.ASKED)
 
     def next(self, now: float) -> Step:
         """Return what to do now; call again until it says Wait or Done."""
@@ -172,7 +174,7 @@ class Lookup:
             return Done()
         self._expire(now)
         window = list(self._window(now))
-        if self._has_ended(window, now):
+        if self._has_ended(window):
             self._done = True
             return Done()
         if self.in_flight < self._config.alpha and self.requests < self._config.requests_max:
@@ -189,8 +191,8 @@ class Lookup:
         self._expire(now)
         if entry.standing is Standing.DEAD:
             return
-        entry.standing = Standing.ANSWERED
-        entry.outstanding.clear()
+        self._close(entry, Standing.ANSWERED)
+        self._has_answer = True
         added = 0
         for candidate in candidates:
             if added >= self._config.k:
@@ -200,15 +202,21 @@ class Lookup:
                 self._hear(msgspec.structs.replace(candidate, soft_timeout_s=None))
         self._forget_farthest()
 
-    def on_failure(self, peer_id: bytes, now: float) -> None:
-        """Take a request as failed: unreachable, refused, or timed out in the caller's eyes."""
-        entry = self._entries.get(peer_id)
+    def on_failure(self, peer_id: bytes, now: float, address: Address | None = None) -> None:
+        """Take a request as failed: unreachable, refused, or timed out in the caller's eyes.
+
+        Where a peer was asked at several addresses, `address` says which request it was; without
+        it, the oldest.
+        """
+        entry = self._open.get(peer_id)
         if self._done or entry is None:
             return
         self._expire(now)
-        if entry.outstanding:
-            entry.outstanding.popleft()
-            self._settle(entry)
+        for request in entry.outstanding:
+            if address is None or request[1] == address:
+                entry.outstanding.remove(request)
+                self._settle(entry)
+                return
 
     def on_bad(self, peer_id: bytes, now: float) -> None:
         """Quarantine a peer whose reply was malformed or a lie; the lookup goes on without it."""
@@ -216,9 +224,7 @@ class Lookup:
         if self._done or entry is None:
             return
         self._expire(now)
-        entry.standing = Standing.DEAD
-        entry.outstanding.clear()
-        entry.untried.clear()
+        self._close(entry, Standing.DEAD)
 
     def closest(self) -> list[Candidate]:
         """Return the k closest that answered, closest first."""
@@ -239,7 +245,8 @@ class Lookup:
         assert self.requests <= config.requests_max
         assert self._own_id not in self._entries
         assert len(self._order) == len(self._entries) <= config.candidates_max + config.requests_max
-        for entry in self._entries.values():
+        for peer_id, entry in self._entries.items():
+            assert (peer_id in self._open) == bool(entry.outstanding)
             assert len(entry.addresses) <= config.addresses_max
             if entry.standing in (Standing.ASKED, Standing.LATE):
                 assert entry.outstanding
@@ -270,7 +277,7 @@ class Lookup:
             if size >= self._config.k:
                 return
 
-    def _has_ended(self, window: list[_Entry], now: float) -> bool:
+    def _has_ended(self, window: list[_Entry]) -> bool:
         wanted = self._config.beta if self.goal is Goal.REFRESH else self._config.k
         first = window[:wanted]
         if len(first) == wanted and all(entry.standing is Standing.ANSWERED for entry in first):
@@ -281,16 +288,16 @@ class Lookup:
                 return False
             if entry.standing is Standing.HEARD and not exhausted:
                 return False
-        somebody = any(entry.standing is Standing.ANSWERED for entry in self._entries.values())
         # Late ones hold up a lookup that has nothing to show; otherwise nobody waits for them.
-        return somebody or self._next_deadline(now) == math.inf
+        return self._has_answer or not self._open
 
     # Requests
 
     def _ask(self, entry: _Entry, now: float) -> Ask:
         entry.candidate = entry.untried.popleft()
         entry.standing = Standing.ASKED
-        entry.outstanding.append(now)
+        entry.outstanding.append((now, entry.candidate.address))
+        self._open[entry.peer_id] = entry
         soft_s = entry.candidate.soft_timeout_s or self._config.soft_timeout_s
         entry.soft_deadline = now + min(soft_s, self._config.hard_timeout_s)
         self.requests += 1
@@ -298,10 +305,9 @@ class Lookup:
 
     def _expire(self, now: float) -> None:
         """Move the silent on: past the soft deadline LATE, past the hard one failed."""
-        for entry in self._entries.values():
-            if not entry.outstanding:
-                continue
-            while entry.outstanding and now >= entry.outstanding[0] + self._config.hard_timeout_s:
+        hard_s = self._config.hard_timeout_s
+        for entry in list(self._open.values()):
+            while entry.outstanding and now >= entry.outstanding[0][0] + hard_s:
                 entry.outstanding.popleft()
             if not entry.outstanding:
                 self._settle(entry)
@@ -309,25 +315,30 @@ class Lookup:
                 entry.standing = Standing.HEARD if entry.untried else Standing.LATE
 
     def _settle(self, entry: _Entry) -> None:
-        """Decide where a candidate stands after a request of it failed."""
-        if entry.standing is Standing.HEARD:
-            return
+        """Decide where a candidate stands after a request to it has failed."""
+        if not entry.outstanding:
+            self._open.pop(entry.peer_id, None)
         if entry.untried:
             entry.standing = Standing.HEARD
         elif not entry.outstanding:
             entry.standing = Standing.DEAD
 
+    def _close(self, entry: _Entry, standing: Standing) -> None:
+        entry.standing = standing
+        entry.outstanding.clear()
+        entry.untried.clear()
+        self._open.pop(entry.peer_id, None)
+
     def _next_deadline(self, now: float) -> float:
         deadlines = [math.inf]
-        for entry in self._entries.values():
+        for entry in self._open.values():
+            deadlines.append(entry.outstanding[0][0] + self._config.hard_timeout_s)
             if entry.standing is Standing.ASKED:
                 deadlines.append(entry.soft_deadline)
             elif entry.standing is Standing.LATE:
                 linger_end = entry.soft_deadline + self._config.linger_s
                 if now < linger_end:
                     deadlines.append(linger_end)
-            if entry.outstanding:
-                deadlines.append(entry.outstanding[0] + self._config.hard_timeout_s)
         return min(deadlines)
 
     # Candidates

@@ -274,6 +274,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         for _ in range(ID_BITS + 1):
             bucket = self._bucket_of(contact.long_id)
             if not bucket.has_block_room(contact) and len(bucket) < self._config.k:
+                bucket.replacement_nodes.pop(contact.id, None)
                 return Admission.CROWDED
             if bucket.add_node(contact):
                 return Admission.ADMITTED
