@@ -42,6 +42,13 @@ def call(
             raise _gone() from error
 
 
+def ask_snapshot(home: Home) -> dict[str, Any]:
+    """What the live table of the running peer would show now."""
+    results: list[dict[str, Any]] = []
+    call(home, "snapshot", {}, lambda event: results.append(event.get("result", {})))
+    return results[-1] if results else {}
+
+
 def is_running(home: Home) -> bool:
     """Whether a peer of this home answers on its control socket."""
     try:

@@ -52,6 +52,11 @@ class Failure(ShoalError):  # noqa: N818 - the word of the exit codes
         """The one line that a person reads."""
         return str(self)
 
+    @property
+    def code(self) -> int:
+        """The exit code as a number."""
+        return int(self.exit_code)
+
 
 class NoPeerRunning(Failure):
     """No peer is running in this home."""

@@ -14,7 +14,7 @@ import stat
 import time
 from pathlib import Path
 
-from peer.failures import AlreadyRunning, HomeUnusable
+from peer.failures import AlreadyRunning, ExitCode, Failure, HomeUnusable
 
 # sun_path is 108 bytes on Linux and 104 on macOS, with the closing NUL.
 _SOCKET_PATH_BYTES_MAX = 100
@@ -119,6 +119,14 @@ class Home:
         except OSError:
             return None
         return None
+
+    def wait_until_free(self, timeout_s: float) -> None:
+        """Wait until no process has this home; a Failure when that takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while self.running_pid() is not None:
+            if time.monotonic() > deadline:
+                raise Failure("the peer is still leaving", exit_code=ExitCode.TIMED_OUT)
+            time.sleep(_LOCK_PAUSE_S)
 
     def read_network(self) -> bytes | None:
         """The remembered network file, or None when there is none yet."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from identity.address import Address
 from peer.views import Snapshot
@@ -47,6 +47,23 @@ class AloneOptions:
     home: Path
     network_file: Path | None = None
     fallback_network_file: Path | None = None
+
+
+def join_options(home: Path, given: Mapping[str, Any], *, fallback: Path | None) -> JoinOptions:
+    """Build the options from what the command line gave, by the names of its parameters."""
+    return JoinOptions(
+        home=home,
+        invite=given["invite"],
+        network_file=given["network_file"],
+        fallback_network_file=fallback,
+        bootstrap=tuple(given["bootstrap"]),
+        listen=given["listen"],
+        advertise=given["advertise"],
+        nickname=given["nickname"],
+        shares=tuple(given["shares"]),
+        queue_url=given["queue"],
+        mailbox=False if given["no_mailbox"] else None,
+    )
 
 
 class Observer(Protocol):

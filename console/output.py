@@ -1,0 +1,206 @@
+"""Results of commands, as text or as JSON: what goes to stdout, what to stderr.
+
+Owns the look of every command. Off a terminal a list is one item a line, tab-separated, never
+wrapped, cut or padded; on one it is a table. JSON is printed as the peer gave it, so that fields a
+newer peer adds come through, and in ASCII, so that it is safe on a terminal too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from console.progress import Bars
+from console.text import escape, get_line, human_size, human_span, plural
+
+Fields = Mapping[str, Any]
+
+# The columns of each list, in the order in which scripts may count on them.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "search": ("name", "size", "content_id", "holders"),
+    "shares": ("name", "size", "content_id", "holders"),
+    "peers": ("id", "nickname", "address", "state", "last_seen", "rtt_ms"),
+    "inbox": ("delivery_id", "name", "from", "size", "path", "state"),
+    "outbox": ("delivery_id", "name", "to", "state", "held_by", "expires"),
+    "contact": ("nickname", "id"),
+    "put": ("name", "size", "content_id", "stored_on"),
+    "send": ("delivery_id", "name", "state", "held_by", "expires"),
+    "get": ("path", "size", "content_id", "sources", "fetched_bytes", "seconds"),
+}
+_SIZES = frozenset({"size", "fetched_bytes"})
+_STATE_STYLES = {
+    "active": "green",
+    "delivered": "green",
+    "received": "green",
+    "stored": "cyan",
+    "spooled": "yellow",
+    "inactive": "dim",
+    "expired": "red",
+    "refused": "red",
+}
+
+
+class Output:
+    """What one command says; remote text goes through `escape` on every path."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self._json = as_json
+        self._quiet = quiet
+        self._bars = Bars(sys.stderr, shown=not quiet and is_terminal(sys.stderr))
+        self._rows: dict[str, list[Fields]] = {}
+
+    def event(self, command: str, event: Fields, *, to_stderr: bool = False) -> None:
+        """Show one event of a command, whether it came from the running peer or from our own."""
+        match event["event"]:
+            case "item" | "result" as kind:
+                self._bars.stop()
+                stream = sys.stderr if to_stderr else sys.stdout
+                self.show(command, event[kind], stream)
+            case "progress":
+                self._bars.update(event)
+            case "note":
+                self.note(str(event.get("text", "")), str(event.get("hint", "")))
+            case _:
+                pass  # an event of a newer peer
+
+    def show(self, command: str, fields: Fields, stream: TextIO | None = None) -> None:
+        """Print one result or item; on a terminal, items of a list wait for `close`."""
+        stream = stream or sys.stdout
+        if command == "put" and "delivery_id" in fields:
+            command = "send"
+        if self._json:
+            print_line(json.dumps(fields, separators=(",", ":")), stream)
+        elif command in _SENTENCES and (is_terminal(stream) or command not in COLUMNS):
+            for line in _SENTENCES[command](fields):
+                print_line(line, stream)
+        elif not is_terminal(stream):
+            cells = [_cell(name, fields.get(name)) for name in COLUMNS[command]]
+            if command == "put":
+                cells.append(get_line(fields["name"], fields["content_id"]))
+            print_line("\t".join(cells), stream)
+        else:
+            self._rows.setdefault(command, []).append(fields)
+
+    def note(self, text: str, hint: str = "") -> None:
+        """Say something beside the results."""
+        if self._quiet:
+            return
+        self._bars.stop()
+        print_line(f"shoal: {escape(text)}", sys.stderr)
+        if hint:
+            print_line(f"hint: {escape(hint)}", sys.stderr)
+
+    def close(self) -> None:
+        """End the bars and draw the lists that were waiting."""
+        self._bars.stop()
+        rows, self._rows = self._rows, {}
+        for command, items in rows.items():
+            _draw_list(command, items)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at this stream, on something that can draw."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def print_line(line: str, stream: TextIO) -> None:
+    """Print a whole line at once, now: a reader may wait for it."""
+    stream.write(line + "\n")
+    stream.flush()
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ",".join(_cell(name, item) for item in value) or "-"
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return escape(str(value)) or "-"
+
+
+def _draw_list(command: str, items: list[Fields]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = COLUMNS[command]
+    for name in columns:
+        numbers = name in _SIZES or name in {"holders", "rtt_ms"}
+        heading = {"rtt_ms": "rtt ms"}.get(name, name.replace("_", " "))
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
+    for item in items:
+        cells = []
+        for name in columns:
+            value = item.get(name)
+            shown = human_size(value) if name in _SIZES and value is not None else None
+            style = _STATE_STYLES.get(str(value), "") if name == "state" else ""
+            cells.append(Text(shown or _cell(name, value), style=style))
+        table.add_row(*cells)
+    Console(markup=False, highlight=False, emoji=False).print(table)
+
+
+def _put(fields: Fields) -> list[str]:
+    stored = int(fields["stored_on"])
+    where = f"found through {plural(stored, 'other peer')}" if stored else "known only here so far"
+    return [
+        f"{escape(fields['name'])}  {human_size(fields['size'])}  {where}",
+        f"  {fields['content_id']}",
+        f"  {get_line(fields['name'], fields['content_id'])}",
+    ]
+
+
+def _send(fields: Fields) -> list[str]:
+    line = f"{escape(fields['state'])}  {escape(fields['name'])}"
+    if fields.get("held_by"):
+        line += f"  kept by {_cell('held_by', fields['held_by'])}"
+    if fields.get("expires"):
+        line += f" until {escape(fields['expires'])}"
+    return [line, f"  delivery {escape(fields['delivery_id'])}"]
+
+
+def _get(fields: Fields) -> list[str]:
+    sources = plural(int(fields["sources"]), "peer")
+    how = f"{human_size(fields['size'])} from {sources} in {fields['seconds']:.1f} s"
+    return [
+        f"{escape(fields['path'])}  {how}",
+        f"  {fields['content_id']}",
+    ]
+
+
+def _status(fields: Fields) -> list[str]:
+    shown = dict(fields)
+    if is_terminal(sys.stdout) and "uptime_s" in shown:
+        shown["uptime_s"] = human_span(shown["uptime_s"])
+    return [f"{name}\t{_status_value(value)}" for name, value in shown.items()]
+
+
+def _status_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ",".join(f"{escape(str(k))}={escape(str(v))}" for k, v in value.items()) or "-"
+    return _cell("", value)
+
+
+def _any(fields: Fields) -> list[str]:
+    return ["\t".join(_status_value(value) for value in fields.values())]
+
+
+_SENTENCES: dict[str, Callable[[Fields], list[str]]] = {
+    "put": _put,
+    "send": _send,
+    "get": _get,
+    "status": _status,
+    "invite": lambda fields: [escape(fields["invite"])],
+    "leave": lambda _: ["left"],
+    "unshare": lambda fields: [f"no longer shared: {escape(str(fields.get('name', '')))}"],
+    "outbox_cancel": _any,
+    "contact_add": _any,
+    "contact_remove": _any,
+    "network": lambda fields: [escape(str(fields["path"]))],
+}

@@ -1,0 +1,63 @@
+"""What `shoal join` shows while its peer runs: the ready line, notes, and the live table.
+
+Fulfils the peer's Observer. The ready line goes to stdout, since scripts wait for it; everything
+else goes to stderr. Only the table shows the invite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+from console.output import is_terminal, print_line
+from console.text import escape
+from peer.views import Snapshot
+
+_REFRESH_S = 0.5
+
+
+class JoinScreen:
+    """The observer of one peer; `run` redraws the table until cancelled."""
+
+    def __init__(self, *, table: bool, quiet: bool) -> None:
+        self.leaving = asyncio.Event()
+        self._table_wanted = table and not quiet and is_terminal(sys.stderr)
+        self._quiet = quiet
+        self._snapshot: Callable[[], Snapshot] | None = None
+        self._is_ready = asyncio.Event()
+        self._say: Callable[[str], None] = lambda line: print_line(line, sys.stderr)
+
+    def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def ready(self, peer_id: str, address: str, invite: str | None) -> None:
+        print_line(f"ready {peer_id} {address}", sys.stdout)
+        if invite and not self._table_wanted and not self._quiet and is_terminal(sys.stderr):
+            self._say(f"to join: shoal join {escape(invite)}")
+        self._is_ready.set()
+
+    def note(self, text: str, hint: str = "") -> None:
+        if self._quiet:
+            return
+        self._say(f"shoal: {escape(text)}")
+        if hint:
+            self._say(f"hint: {escape(hint)}")
+
+    async def run(self) -> None:
+        """Draw the table twice a second from ready on; returns at once where none is wanted."""
+        await self._is_ready.wait()
+        if not self._table_wanted or self._snapshot is None:
+            return
+        from console.table import LiveTable
+
+        table = LiveTable(sys.stderr)
+        plain, self._say = self._say, table.say
+        table.start()
+        try:
+            while not self.leaving.is_set():
+                table.update(self._snapshot())
+                await asyncio.sleep(_REFRESH_S)
+        finally:
+            self._say = plain
+            table.stop()
