@@ -1,0 +1,276 @@
+"""Calls to other nodes: hello when needed, tokens, repeats, timeouts, proof of who answered.
+
+Owns the sessions (who proved itself at which address, and the token we hold there) and the
+signed acknowledgements' check. Must not know lookups, the record store or schedules.
+
+A call goes with our token where we have one, else with a hello, padded to a full datagram. Its
+answer proves the peer, or says that the token is not good: then the call is repeated. Each send
+that stays without an answer is repeated once within the same timeout.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from dht import acks, wire
+from dht.config import DhtConfig
+from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer
+from dht.hello import UNKNOWN_ID, BadHello, Hello, HelloAnswer, check_answer
+from dht.lookup import Candidate
+from dht.protocol import Answer, ShoalProtocol
+from dht.records import Record, encode_record
+from dht.self_view import SelfView
+from identity.address import Address
+
+Body = TypeVar("Body")
+
+ATTEMPTS_MAX = 3
+"""Token refused, then a hello that is answered by a token alone, then the call itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A peer that proved itself at an address, and our token there."""
+
+    peer_id: bytes
+    public_key: bytes
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What an answer to a hello of ours proved."""
+
+    peer_id: bytes
+    address: Address
+    answer: HelloAnswer
+    wall_ms: int
+    rtt_s: float | None
+
+
+class ContactSink(Protocol):
+    """Who is told about proofs, answers and silences."""
+
+    def on_proven(self, proven: Proven) -> None: ...
+    def on_answered(self, peer_id: bytes, address: Address, rtt_s: float | None) -> None: ...
+    def on_silent(self, peer_id: bytes, address: Address) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    message_id: bytes
+    hello: Hello | None
+    reply: wire.Reply
+    rtt_s: float | None
+
+
+class Caller:
+    """Send our three calls and return their checked answers."""
+
+    def __init__(
+        self,
+        protocol: ShoalProtocol,
+        own: SelfView,
+        sink: ContactSink,
+        config: DhtConfig,
+        clock: Callable[[], float],
+    ) -> None:
+        self._protocol = protocol
+        self._own = own
+        self._sink = sink
+        self._config = config
+        self._clock = clock
+        self._sessions: OrderedDict[Address, Session] = OrderedDict()
+
+    async def find(self, candidate: Candidate, body: wire.FindRecords) -> wire.FoundRecords:
+        """Ask for records and contacts; NoAnswer, BadAnswer."""
+        exchange = await self._call(
+            candidate.peer_id, candidate.address, wire.Call.FIND_RECORDS, wire.pack_body(body)
+        )
+        return self._read(wire.read_found, exchange.reply.body)
+
+    async def store(self, candidate: Candidate, records: Sequence[Record]) -> acks.Receipt:
+        """Store a batch that fits one datagram; NoAnswer, BadAnswer where the proof is missing."""
+        encoded = tuple(encode_record(record) for record in records)
+        body = wire.pack_body(wire.StoreRecords(encoded))
+        exchange = await self._call(
+            candidate.peer_id, candidate.address, wire.Call.STORE_RECORDS, body
+        )
+        stored = self._read(wire.read_stored, exchange.reply.body)
+        session = self._sessions.get(candidate.address)
+        if session is None or session.peer_id != candidate.peer_id:
+            raise BadAnswer("the storer is no longer known")
+        return self.check_receipt(session.public_key, exchange.message_id, encoded, stored)
+
+    def check_receipt(
+        self,
+        storer_key: bytes,
+        message_id: bytes,
+        encoded: Sequence[bytes],
+        stored: wire.StoredRecords,
+    ) -> acks.Receipt:
+        """Check a signed acknowledgement of our own batch; BadAnswer."""
+        return acks.check(
+            stored,
+            storer_key=storer_key,
+            requester_id=self._own.peer_id,
+            message_id=message_id,
+            encoded=encoded,
+            network_id=self._own.network.network_id,
+        )
+
+    async def hello(
+        self, address: Address, peer_id: bytes | None = None, *, timeout_s: float | None = None
+    ) -> bytes:
+        """Prove who is at an address, also where a session exists; return its peer id."""
+        self._sessions.pop(address, None)
+        await self._call(peer_id, address, wire.Call.HELLO, b"\x90", timeout_s=timeout_s)
+        session = self._sessions.get(address)
+        if session is None:
+            raise BadAnswer("the answer to a hello holds no proof")
+        return session.peer_id
+
+    async def ping(self, candidate: Candidate, *, timeout_s: float | None = None) -> None:
+        """Find out whether a contact lives; NoAnswer when it does not."""
+        await self._call(
+            candidate.peer_id, candidate.address, wire.Call.HELLO, b"\x90", timeout_s=timeout_s
+        )
+
+    def forget(self, address: Address) -> None:
+        """Drop the session at an address."""
+        self._sessions.pop(address, None)
+
+    def store_room_bytes(self) -> int:
+        """How many bytes of records fit one store call."""
+        head = wire.pack_call(
+            bytes(wire.MESSAGE_ID_BYTES),
+            wire.Call.STORE_RECORDS,
+            wire.Sender(self._own.peer_id, bytes(wire.TOKEN_BYTES_MAX)),
+            b"\x91\xdc\x00\x00",
+            0,
+        )
+        return self._protocol.room_bytes - len(head)
+
+    async def _call(
+        self,
+        peer_id: bytes | None,
+        address: Address,
+        call: wire.Call,
+        body: bytes,
+        *,
+        timeout_s: float | None = None,
+    ) -> _Exchange:
+        timeout_s = self._config.call_timeout_s if timeout_s is None else timeout_s
+        deadline = self._clock() + timeout_s
+        for _ in range(ATTEMPTS_MAX):
+            session = self._session(peer_id, address)
+            exchange = await self._exchange(peer_id, address, session, call, body, deadline)
+            self._take(exchange, peer_id, address)
+            if exchange.reply.status is wire.Status.OK:
+                if session is None and exchange.reply.proof is None:
+                    raise BadAnswer("answered a hello without a proof")
+                if session is not None:
+                    self._sink.on_answered(session.peer_id, address, exchange.rtt_s)
+                return exchange
+            if exchange.reply.proof is None:
+                self._sessions.pop(address, None)
+        raise BadAnswer("our token is refused again and again")
+
+    def _session(self, peer_id: bytes | None, address: Address) -> Session | None:
+        session = self._sessions.get(address)
+        if session is None or peer_id not in (None, session.peer_id):
+            return None
+        self._sessions.move_to_end(address)
+        return session
+
+    async def _exchange(
+        self,
+        peer_id: bytes | None,
+        address: Address,
+        session: Session | None,
+        call: wire.Call,
+        body: bytes,
+        deadline: float,
+    ) -> _Exchange:
+        """Send one request, once more when it stays unanswered, and read the answer."""
+        hellos: dict[bytes, Hello | None] = {}
+
+        def build(message_id: bytes) -> bytes:
+            hello = None if session else self._own.hello(address, peer_id or UNKNOWN_ID)
+            hellos[message_id] = hello
+            token = session.token if session else b""
+            sender = wire.Sender(self._own.peer_id, token, hello)
+            size_bytes = self._protocol.room_bytes if hello else 0
+            return wire.pack_call(message_id, call, sender, body, size_bytes)
+
+        answer, rtt_s = await self._ask(peer_id, address, build, deadline)
+        try:
+            reply = wire.read_reply(answer.value)
+        except BadMessage as error:
+            raise self._bad("reply-malformed", str(error)) from error
+        return _Exchange(answer.message_id, hellos[answer.message_id], reply, rtt_s)
+
+    async def _ask(
+        self,
+        peer_id: bytes | None,
+        address: Address,
+        build: Callable[[bytes], bytes],
+        deadline: float,
+    ) -> tuple[Answer, float | None]:
+        sent = self._clock()
+        waiting: list[asyncio.Future[Answer]] = []
+        try:
+            for patience_s in (self._config.resend_s, self._config.call_timeout_s):
+                waiting.append(self._protocol.ask(address, build)[1])
+                left_s = max(0.0, min(patience_s, deadline - self._clock()))
+                done, _ = await asyncio.wait(
+                    waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    # Which of two sends was answered is known, how long it took is then not.
+                    rtt_s = self._clock() - sent if len(waiting) == 1 else None
+                    return done.pop().result(), rtt_s
+                if self._clock() >= deadline:
+                    break
+        except asyncio.CancelledError:
+            if not self._protocol.is_open:
+                raise NoAnswer("the node was closed") from None
+            raise
+        finally:
+            for future in waiting:
+                future.cancel()
+        if peer_id is not None:
+            self._sink.on_silent(peer_id, address)
+        raise NoAnswer(f"{address} does not answer")
+
+    def _take(self, exchange: _Exchange, peer_id: bytes | None, address: Address) -> None:
+        """Check the proof in a reply, if there is one, and open a session with it."""
+        proof = exchange.reply.proof
+        if proof is None or exchange.hello is None:
+            return
+        network_id = self._own.network.network_id
+        try:
+            proved = check_answer(proof.answer, exchange.hello, network_id, peer_id)
+        except BadHello as error:
+            # Somebody else answers there: no word against the peer that we wanted.
+            self._protocol.drops[f"answer-{error.reason}"] += 1
+            raise NoAnswer(f"{address} is not who we asked for") from error
+        self._sessions[address] = Session(proved, proof.answer.public_key, proof.token)
+        self._sessions.move_to_end(address)
+        while len(self._sessions) > self._config.sessions_max:
+            self._sessions.popitem(last=False)
+        self._sink.on_proven(Proven(proved, address, proof.answer, proof.wall_ms, exchange.rtt_s))
+
+    def _read(self, read: Callable[[msgspec.Raw], Body], body: msgspec.Raw) -> Body:
+        try:
+            return read(body)
+        except BadMessage as error:
+            raise self._bad("reply-malformed", str(error)) from error
+
+    def _bad(self, counter: str, text: str) -> DhtError:
+        self._protocol.drops[counter] += 1
+        return BadAnswer(text)

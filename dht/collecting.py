@@ -1,0 +1,72 @@
+"""What a read has found so far. Owns merging and checking; must not know who was asked how.
+
+Every record is checked by the reader too: a storer is believed nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from dht.errors import BadRecord
+from dht.records import Kind, Payload, Record, check_record, decode_record
+from dht.storage import entry_id_of
+
+Hit = tuple[Record, Payload]
+
+
+class Collector:
+    """Merge records from several storers.
+
+    Inputs: `add(data)`, `add_own(record)`. Outputs: `hits()`, `on_hit` for each new or newer
+    live record. Invariants: one record an identity, that with the highest sequence; at most
+    records_max identities; withdrawn ones are kept only to hide what they withdraw.
+    """
+
+    def __init__(
+        self,
+        network_id: bytes,
+        key: bytes,
+        kinds: frozenset[Kind],
+        *,
+        records_max: int,
+        drops: Counter[str],
+        on_hit: Callable[[Hit], None],
+    ) -> None:
+        self._network_id = network_id
+        self._key = key
+        self._kinds = kinds
+        self._records_max = records_max
+        self._drops = drops
+        self._on_hit = on_hit
+        self._found: dict[bytes, Hit] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further identity is taken."""
+        return len(self._found) >= self._records_max
+
+    def add(self, data: bytes, *, now_ms: int) -> bool:
+        """Take one record from a storer; True when it is good and news."""
+        try:
+            record = decode_record(data)
+            entry_id = entry_id_of(record)
+            held = self._found.get(entry_id)
+            if held is not None and held[0].sequence >= record.sequence:
+                return False
+            if record.key != self._key or record.kind not in self._kinds:
+                self._drops["record-unasked"] += 1
+                return False
+            if held is None and self.is_full:
+                return False
+            payload = check_record(record, self._network_id, now_ms=now_ms)
+        except BadRecord as error:
+            self._drops[f"record-{error.reason}"] += 1
+            return False
+        self._found[entry_id] = (record, payload)
+        if not record.withdrawn:
+            self._on_hit((record, payload))
+        return True
+
+    def hits(self) -> list[Hit]:
+        """Return all live records, newest issue first."""
+        live = [hit for hit in self._found.values() if not hit[0].withdrawn]
+        return sorted(live, key=lambda hit: (-hit[0].issued_ms, hit[0].public_key))

@@ -1,0 +1,90 @@
+"""Which addresses may be told to whom, which are believed, and how they are packed.
+
+Owns: scopes of addresses, the compact form of a contact (id, family, ip, port).
+Must not know: sockets, tables, who is proven. An address from somebody else is a hint:
+it is asked with a hello before it counts for anything.
+"""
+
+import enum
+import ipaddress
+
+from dht.errors import BadMessage
+from dht.lookup import Candidate
+from identity.address import Address, ip_of
+
+COMPACT_V4_BYTES = 20 + 1 + 4 + 2
+COMPACT_V6_BYTES = 20 + 1 + 16 + 2
+
+
+class Scope(enum.IntEnum):
+    """From how far away an address can be reached; a larger value reaches further."""
+
+    UNUSABLE = 0
+    """A name, or link-local, unspecified, multicast or reserved: never told, never dialled."""
+    LOOPBACK = 1
+    PRIVATE = 2
+    PUBLIC = 3
+
+
+def scope_of(host: str) -> Scope:
+    """Tell from how far away a host can be reached."""
+    ip = ip_of(host)
+    if ip is None or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
+        return Scope.UNUSABLE
+    if ip.is_loopback:
+        return Scope.LOOPBACK
+    if ip.is_global:
+        return Scope.PUBLIC
+    return Scope.PRIVATE if not ip.is_reserved else Scope.UNUSABLE
+
+
+def address_to_tell(seen: Address, advertised: Address | None, asker_host: str) -> Address | None:
+    """Choose the address of a contact that is of use to the asker, or None.
+
+    A contact on our loopback is told as such to askers on loopback alone; all others hear
+    what the contact advertises, provided that it reaches further than this machine.
+    """
+    if scope_of(asker_host) is Scope.LOOPBACK or scope_of(seen.host) > Scope.LOOPBACK:
+        return seen
+    if advertised is not None and scope_of(advertised.host) > Scope.LOOPBACK:
+        return advertised
+    return None
+
+
+def is_believable(hint: Address, teller_host: str) -> bool:
+    """Tell whether to try an address that somebody at teller_host gave us.
+
+    Only those who are on this machine themselves may send us to our loopback.
+    """
+    match scope_of(hint.host):
+        case Scope.UNUSABLE:
+            return False
+        case Scope.LOOPBACK:
+            return scope_of(teller_host) is Scope.LOOPBACK
+        case Scope.PRIVATE | Scope.PUBLIC:
+            return True
+
+
+def plain_host(host: str) -> str:
+    """Return a socket's host without zone, and mapped IPv4 as IPv4."""
+    ip = ip_of(host.partition("%")[0])
+    return host if ip is None else str(ip)
+
+
+def pack_contact(peer_id: bytes, address: Address) -> bytes | None:
+    """Pack a contact into 27 (IPv4) or 39 (IPv6) bytes; None when it has no IP address."""
+    ip = ip_of(address.host)
+    if ip is None:
+        return None
+    return peer_id + bytes((ip.version,)) + ip.packed + address.port.to_bytes(2, "big")
+
+
+def unpack_contact(data: bytes) -> Candidate:
+    """Unpack a compact contact; BadMessage when the length or the family is wrong."""
+    family = data[20] if len(data) > 20 else 0
+    expected = {4: COMPACT_V4_BYTES, 6: COMPACT_V6_BYTES}.get(family)
+    port = int.from_bytes(data[-2:], "big")
+    if expected != len(data) or port == 0:
+        raise BadMessage("malformed compact contact")
+    host = str(ipaddress.ip_address(data[21:-2]))
+    return Candidate(data[:20], Address(plain_host(host), port), None)

@@ -1,0 +1,351 @@
+"""Who is in the network as far as this node knows: proofs, silences, greetings, joining.
+
+Owns what an answer or a silence does to the routing table, the greeting of newcomers, and
+bootstrap. Must not know records or the publish schedule. Nobody enters the table without having
+answered a hello of ours.
+"""
+
+import asyncio
+import math
+import socket
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+from dht.calling import Caller, Proven
+from dht.clock import ClockWatch
+from dht.config import DhtConfig
+from dht.contacts import Contact
+from dht.errors import DhtError
+from dht.hints import Scope, is_believable, plain_host, scope_of
+from dht.lookup import Candidate, Goal
+from dht.reads import Reader, Spawn, candidate_of
+from dht.routing import Admission, Table
+from dht.self_view import SelfView
+from dht.views import ContactView, contact_view
+from identity.address import Address, ip_of
+from identity.network import BootstrapNode
+
+CLIENTS_MAX = 256
+GREETED_MAX = 4_096
+OBSERVED_MAX = 64
+CHECKS_MAX = 64
+FAREWELLS_MAX = 256
+FAREWELL_S = 10.0
+"""How long the last requests of a peer that said farewell do not count as its return."""
+RESOLVED_MAX = 4
+"""Addresses tried of one bootstrap host name."""
+
+
+class Membership:
+    """The contacts of one node; told about proofs and silences by the caller."""
+
+    def __init__(
+        self,
+        table: Table,
+        own: SelfView,
+        config: DhtConfig,
+        clock_watch: ClockWatch,
+        *,
+        clock: Callable[[], float],
+        raw_wall_ms: Callable[[], int],
+        spawn: Spawn,
+        drops: Counter[str],
+    ) -> None:
+        self._table = table
+        self._own = own
+        self._config = config
+        self._clock_watch = clock_watch
+        self._clock = clock
+        self._raw_wall_ms = raw_wall_ms
+        self._spawn = spawn
+        self._drops = drops
+        self._clients: OrderedDict[bytes, Contact] = OrderedDict()
+        self._greeted: OrderedDict[tuple[bytes, Address], float] = OrderedDict()
+        self._observed: OrderedDict[bytes, Address] = OrderedDict()
+        self._farewells: OrderedDict[bytes, float] = OrderedDict()
+        self._greetings = 0
+        self._bound: Address | None = None
+        self.newcomers: dict[bytes, Candidate] = {}
+        self.on_contact: Callable[[bytes, Address], None] | None = None
+        self.on_first_contact: Callable[[], None] = lambda: None
+        self.on_newcomer: Callable[[], None] = lambda: None
+        self.on_clock_sample: Callable[[], None] = lambda: None
+
+    def wire_up(self, caller: Caller, reader: Reader, bound: Address) -> None:
+        """Take what exists only once the node listens."""
+        self._caller = caller
+        self._reader = reader
+        self._bound = bound
+
+    # Told by the caller
+
+    def on_proven(self, proven: Proven) -> None:
+        """Admit a peer that answered a hello of ours."""
+        now = self._clock()
+        self._clock_watch.heard(proven.peer_id, proven.wall_ms - self._raw_wall_ms())
+        self.on_clock_sample()
+        self._observe(proven)
+        known = self._table.contact(proven.peer_id)
+        was_quiet = known is None or known.failures > 0
+        was_alone = len(self._table) == 0
+        contact = _contact_of(proven)
+        admission = self._table.proven(contact, now)
+        if contact.client:
+            self._remember_client(contact, now)
+        if admission is Admission.ADMITTED:
+            self.newcomers[proven.peer_id] = candidate_of(contact)
+            self.on_newcomer()
+        if was_alone and len(self._table) > 0:
+            self.on_first_contact()
+        moved = admission is Admission.MOVED
+        greeted = (proven.peer_id, proven.address) in self._greeted
+        if self.on_contact is not None and (was_quiet or moved or greeted):
+            self.on_contact(proven.peer_id, proven.address)
+
+    def on_answered(self, peer_id: bytes, address: Address, rtt_s: float | None) -> None:
+        """Note an answer from a peer that proved itself earlier."""
+        known = self._table.contact(peer_id)
+        was_quiet = known is not None and known.failures > 0
+        good = self._table.answered(peer_id, address, self._clock(), rtt_s)
+        if good and was_quiet and self.on_contact is not None:
+            self.on_contact(peer_id, address)
+
+    def on_silent(self, peer_id: bytes, address: Address) -> None:
+        """Count a request without an answer against a contact at its address."""
+        known = self._table.contact(peer_id)
+        if known is not None and known.address != address:
+            return
+        self._clients.pop(peer_id, None)
+        self._table.failed(peer_id, self._clock())
+
+    def on_farewell(self, peer_id: bytes) -> None:
+        """Note that a peer has said that it leaves."""
+        self._table.left(peer_id)
+        self._farewells[peer_id] = self._clock()
+        self._farewells.move_to_end(peer_id)
+        while len(self._farewells) > FAREWELLS_MAX:
+            self._farewells.popitem(last=False)
+        self._clients.pop(peer_id, None)
+        for key in [key for key in self._greeted if key[0] == peer_id]:
+            del self._greeted[key]
+
+    def greet(self, peer_id: bytes, address: Address, said_hello: bool) -> None:  # noqa: FBT001
+        """Send our hello to a newcomer whose address token was valid.
+
+        One that has just said farewell still finishes what it is about: it is let go.
+        """
+        now = self._clock()
+        if said_hello:
+            self._farewells.pop(peer_id, None)
+            self._greeted.pop((peer_id, address), None)
+        elif now - self._farewells.get(peer_id, -math.inf) < FAREWELL_S:
+            return
+        last = self._greeted.get((peer_id, address))
+        if last is not None and now - last < self._config.greeting_again_s:
+            return
+        if self._greetings >= self._config.greetings_max:
+            self._drops["greeting-skipped"] += 1
+            return
+        self._greeted[peer_id, address] = now
+        self._greeted.move_to_end((peer_id, address))
+        while len(self._greeted) > GREETED_MAX:
+            self._greeted.popitem(last=False)
+        self._greetings += 1
+        self._spawn(self._greet(peer_id, address))
+
+    async def _greet(self, peer_id: bytes, address: Address) -> None:
+        try:
+            await self._caller.hello(address, peer_id)
+        except DhtError:
+            self._drops["greeting-lost"] += 1
+        finally:
+            self._greetings -= 1
+
+    # Joining
+
+    async def bootstrap(self, nodes: Sequence[BootstrapNode], remembered: Sequence[Contact]) -> int:
+        """Greet bootstrap nodes and remembered contacts at once; return the contacts gained.
+
+        Goes on to our own neighbourhood as soon as one of them answered, and returns when that
+        is known; the silent ones hold up nobody.
+        """
+        before = len(self._table)
+        targets = await self._targets(nodes)
+        for contact in remembered[: self._config.remembered_max]:
+            targets.setdefault(contact.address, contact.peer_id)
+        open_count = len(targets)
+        progress = asyncio.Event()
+
+        async def greet(address: Address, peer_id: bytes | None) -> None:
+            nonlocal open_count
+            try:
+                await self._caller.hello(address, peer_id)
+            except DhtError:
+                self._drops["bootstrap-silent"] += 1
+            finally:
+                open_count -= 1
+                progress.set()
+
+        for address, peer_id in targets.items():
+            self._spawn(greet(address, peer_id))
+        while open_count and len(self._table) == 0:
+            progress.clear()
+            await progress.wait()
+        if len(self._table):
+            await self.join_neighbourhood()
+        return len(self._table) - before
+
+    async def join_neighbourhood(self) -> None:
+        """Look up our own id, and let the closest peers know us: they greet who pings them."""
+        closest = await self._reader.closest(self._own.peer_id, Goal.WRITE)
+        if not self._own.client:
+            await self._ping_all(closest, self._config.call_timeout_s)
+
+    def believe(self, hint: Address, teller_host: str) -> bool:
+        """Tell whether to try an address that another peer gave us."""
+        return self._can_send(hint) and is_believable(hint, teller_host) and not self.is_own(hint)
+
+    def is_own(self, address: Address) -> bool:
+        """Tell whether an address is this node's own."""
+        bound = self._bound
+        if bound is None or address.port != bound.port:
+            return address in self._own.advertised
+        ip = ip_of(bound.host)
+        everywhere = ip is not None and ip.is_unspecified
+        return (
+            address.host == bound.host
+            or (everywhere and scope_of(address.host) is Scope.LOOPBACK)
+            or address.host in {each.host for each in self._own.advertised}
+        )
+
+    async def _targets(self, nodes: Sequence[BootstrapNode]) -> dict[Address, bytes | None]:
+        targets: dict[Address, bytes | None] = {}
+        for node in nodes:
+            for address in await self._resolve(node.address):
+                if not self.is_own(address) and node.peer_id != self._own.peer_id:
+                    targets.setdefault(address, node.peer_id)
+        return targets
+
+    async def _resolve(self, address: Address) -> list[Address]:
+        if ip_of(address.host) is not None:
+            found = [Address(plain_host(address.host), address.port)]
+            return [each for each in found if self._can_send(each)]
+        loop = asyncio.get_running_loop()
+        try:
+            rows = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+        except OSError:
+            self._drops["name-unresolved"] += 1
+            return []
+        hosts = dict.fromkeys(plain_host(str(row[4][0])) for row in rows)
+        found = [Address(host, address.port) for host in hosts]
+        return [each for each in found if self._can_send(each)][:RESOLVED_MAX]
+
+    def _can_send(self, address: Address) -> bool:
+        """An IPv4 socket reaches no IPv6 address; an IPv6 one reaches both."""
+        ip = ip_of(address.host)
+        if ip is None:
+            return False
+        own = None if self._bound is None else ip_of(self._bound.host)
+        return ip.version == 4 or own is None or own.version == 6
+
+    # Liveness
+
+    async def hello_address(self, address: Address, timeout_s: float) -> ContactView | None:
+        """Find out who is at an address; None when nobody of this network answers."""
+        for each in await self._resolve(address):
+            try:
+                peer_id = await self._caller.hello(each, timeout_s=timeout_s)
+            except DhtError:
+                continue
+            return self.view(peer_id)
+        return None
+
+    async def check(self, peer_ids: Sequence[bytes] | None, timeout_s: float) -> None:
+        """Ping contacts at once, so that what `contacts` says of them is current."""
+        known = {each.peer_id: each for each in self._everybody()}
+        wanted = list(known) if peer_ids is None else [each for each in peer_ids if each in known]
+        candidates = [candidate_of(known[peer_id]) for peer_id in wanted]
+        await self._ping_all(candidates, timeout_s)
+
+    async def _ping_all(self, candidates: Sequence[Candidate], timeout_s: float) -> None:
+        slots = asyncio.Semaphore(CHECKS_MAX)
+
+        async def ping(candidate: Candidate) -> None:
+            async with slots:
+                try:
+                    if self._table.contact(candidate.peer_id) is None:
+                        await self._caller.hello(
+                            candidate.address, candidate.peer_id, timeout_s=timeout_s
+                        )
+                    else:
+                        await self._caller.ping(candidate, timeout_s=timeout_s)
+                except DhtError:
+                    self._drops["ping-lost"] += 1
+
+        async with asyncio.TaskGroup() as group:
+            for candidate in candidates:
+                group.create_task(ping(candidate))
+
+    async def ping_quiet(self, limit: int) -> None:
+        """Ping the contacts unheard of for long."""
+        oldest = self._clock() - self._config.quiet_contact_s
+        quiet = [
+            each
+            for each in self._table.contacts()
+            if each.last_seen is None or each.last_seen < oldest or each.failures
+        ]
+        quiet.sort(key=lambda each: each.last_seen or 0.0)
+        candidates = [candidate_of(each) for each in quiet[:limit]]
+        await self._ping_all(candidates, self._config.call_timeout_s)
+
+    # Views
+
+    def contacts(self) -> list[ContactView]:
+        """Show all known peers: the table's, clients that proved themselves, departed ones."""
+        now = self._clock()
+        alive = {each.peer_id: each for each in (*self._table.contacts(), *self._clients.values())}
+        gone = [each for each in self._table.departed() if each.peer_id not in alive]
+        return [
+            *(contact_view(each, alive=True, now=now) for each in alive.values()),
+            *(contact_view(each, alive=False, now=now) for each in gone),
+        ]
+
+    def view(self, peer_id: bytes) -> ContactView | None:
+        """Show one known peer."""
+        return next((each for each in self.contacts() if each.peer_id == peer_id), None)
+
+    def observed_address(self) -> Address | None:
+        """How others see us, when at least two say the same."""
+        counts = Counter(self._observed.values())
+        common = counts.most_common(1)
+        return common[0][0] if common and common[0][1] >= 2 else None
+
+    def _everybody(self) -> Iterable[Contact]:
+        return (*self._table.contacts(), *self._clients.values(), *self._table.departed())
+
+    def _remember_client(self, contact: Contact, now: float) -> None:
+        contact.answered(now)
+        self._clients[contact.peer_id] = contact
+        self._clients.move_to_end(contact.peer_id)
+        while len(self._clients) > CLIENTS_MAX:
+            self._clients.popitem(last=False)
+
+    def _observe(self, proven: Proven) -> None:
+        self._observed[proven.peer_id] = proven.answer.observed
+        self._observed.move_to_end(proven.peer_id)
+        while len(self._observed) > OBSERVED_MAX:
+            self._observed.popitem(last=False)
+
+
+def _contact_of(proven: Proven) -> Contact:
+    answer = proven.answer
+    told = [each for each in answer.advertised if scope_of(each.host) > Scope.LOOPBACK]
+    return Contact(
+        proven.peer_id,
+        proven.address,
+        public_key=answer.public_key,
+        advertised=told[0] if told else None,
+        nickname=answer.nickname,
+        client=answer.client,
+        rtt_s=proven.rtt_s,
+    )

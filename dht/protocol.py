@@ -1,0 +1,184 @@
+"""The datagram endpoint: `kademlia`'s protocol class with its receive path replaced.
+
+Owns the socket's two directions, the requests that wait for an answer, and the counters of
+drops. It must not know records, lookups or tables: requests go to the handler it is given,
+answers to whoever asked. Nothing that arrives raises past `datagram_received`, and no task is
+made for a datagram. The stock class made two tasks a datagram, believed answers from anywhere,
+broke on cancelled requests and turned a misspelt method into a remote call.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+import msgspec
+from kademlia.protocol import KademliaProtocol
+from rpcudp.protocol import RPCProtocol
+
+from dht import wire
+from dht.errors import BadMessage, BadRecord, NotListening
+from dht.hello import BadHello
+from dht.hints import plain_host
+from dht.routing import Table
+from identity.address import Address, ip_of
+
+OUTSTANDING_MAX = 4_096
+
+
+class Sealer(Protocol):
+    """Turns plain frames into datagrams and back; None: not from our network."""
+
+    overhead_bytes: int
+
+    def seal(self, data: bytes) -> bytes: ...
+
+    def open(self, data: bytes) -> bytes | None: ...
+
+
+class RequestHandler(Protocol):
+    """Answers a request with a whole frame, or not at all."""
+
+    def answer(
+        self, request: wire.Request, message_id: bytes, address: Address, size_bytes: int
+    ) -> bytes | None: ...
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The value of a response frame and the request that it answers."""
+
+    message_id: bytes
+    value: msgspec.Raw
+
+
+class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
+    """A `kademlia` protocol whose datagrams are sealed, checked, bounded and counted."""
+
+    def __init__(
+        self,
+        table: Table,
+        sealer: Sealer,
+        handler: RequestHandler,
+        *,
+        entropy: Callable[[int], bytes],
+        drops: Counter[str],
+    ) -> None:
+        RPCProtocol.__init__(self)
+        self.router = table
+        self.source_node = table.node
+        self.storage = None
+        self.drops = drops
+        self.sent = 0
+        self.received = 0
+        self._sealer = sealer
+        self._handler = handler
+        self._entropy = entropy
+        self._waiting: dict[bytes, tuple[asyncio.Future[Answer], Address]] = {}
+        self._is_v6 = False
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raise for an unknown attribute; the stock class would return a remote call."""
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    @property
+    def room_bytes(self) -> int:
+        """The largest plain frame that fits a datagram."""
+        return room_bytes(self._sealer)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether datagrams can be sent."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        """Keep the transport, and whether it speaks IPv6."""
+        self.transport = transport
+        name = transport.get_extra_info("sockname")
+        self._is_v6 = name is not None and len(name) == 4
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """End all waiting requests."""
+        for future, _ in list(self._waiting.values()):
+            future.cancel()
+        self._waiting.clear()
+
+    def error_received(self, exc: OSError) -> None:  # noqa: ARG002
+        """Count a send that the system refused; the request's timeout does the rest."""
+        self.drops["send-error"] += 1
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Take one datagram; whatever is wrong with it becomes a counter."""
+        self.received += 1
+        if addr[1] == 0 or ip_of(addr[0].partition("%")[0]) is None:
+            self.drops["source"] += 1
+            return
+        address = Address(plain_host(addr[0]), addr[1])
+        plain = self._sealer.open(data)
+        if plain is None:
+            self.drops["sealed"] += 1
+            return
+        try:
+            self._take(plain, address)
+        except BadMessage:
+            self.drops["malformed"] += 1
+        except BadHello as error:
+            self.drops[f"hello-{error.reason}"] += 1
+        except BadRecord as error:
+            self.drops[f"record-{error.reason}"] += 1
+
+    # Our side
+
+    def ask(
+        self, address: Address, build: Callable[[bytes], bytes]
+    ) -> tuple[bytes, asyncio.Future[Answer]]:
+        """Send a request; the future gets the first answer with its id from its address.
+
+        `build` makes the frame for a fresh message id. Cancel the future to stop waiting.
+        """
+        if len(self._waiting) >= OUTSTANDING_MAX:
+            raise NotListening("too many requests are waiting for answers")
+        message_id = self._entropy(wire.MESSAGE_ID_BYTES)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[message_id] = (future, address)
+        future.add_done_callback(lambda _: self._waiting.pop(message_id, None))
+        self.send(build(message_id), address)
+        return message_id, future
+
+    def send(self, plain: bytes, address: Address) -> None:
+        """Seal a frame and send it, unless the endpoint is closed."""
+        if not self.is_open:
+            return
+        self.sent += 1
+        host = address.host
+        if self._is_v6 and ":" not in host:
+            host = f"::ffff:{host}"
+        self.transport.sendto(self._sealer.seal(plain), (host, address.port))
+
+    def _take(self, plain: bytes, address: Address) -> None:
+        frame = wire.split_frame(plain)
+        match frame.kind:
+            case wire.FrameKind.REQUEST:
+                request = wire.read_request(frame.value)
+                reply = self._handler.answer(request, frame.message_id, address, len(plain))
+                if reply is not None:
+                    self.send(reply, address)
+            case wire.FrameKind.RESPONSE:
+                self._take_response(frame, address)
+
+    def _take_response(self, frame: wire.Frame, address: Address) -> None:
+        future, asked = self._waiting.get(frame.message_id, (None, None))
+        if future is None:
+            self.drops["unasked"] += 1
+        elif asked != address:
+            self.drops["wrong-address"] += 1
+        elif future.done():
+            self.drops["late"] += 1
+        else:
+            future.set_result(Answer(frame.message_id, frame.value))
+
+
+def room_bytes(sealer: Sealer) -> int:
+    """How large a plain frame may be to fit a datagram once it is sealed."""
+    return wire.DATAGRAM_BYTES_MAX - sealer.overhead_bytes

@@ -1,0 +1,252 @@
+"""Publishing: our records go to the closest peers, and the schedule learns what became of them.
+
+Owns the sweep over due drafts: finding storers, batching by storer, counting signed
+acknowledgements. Must not know sockets or files. `stored_on` counts distinct other peers whose
+signed acknowledgement says OK; our own copy never counts.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dht.acks import Receipt
+from dht.calling import Caller
+from dht.config import DhtConfig
+from dht.errors import DhtError
+from dht.lookup import Candidate, Goal
+from dht.records import Payload
+from dht.reads import Reader
+from dht.records import Record, encode_record
+from dht.routing import Table
+from dht.schedule import Draft, PublishSchedule, sign_draft
+from dht.self_view import SelfView
+from dht.storage import RecordStore, Verdict
+
+RECORD_HEAD_BYTES = 3
+"""What msgpack writes before a record, at most."""
+BATCH_RECORDS_MAX = 32
+
+
+class BulkStorer(Protocol):
+    """Stores long batches over gRPC."""
+
+    async def store(self, candidate: Candidate, records: Sequence[Record]) -> Receipt: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublishReport:
+    """What became of published payloads, in the order they were given."""
+
+    stored_on: tuple[int, ...]
+    """Distinct other peers that acknowledged each payload's record with a signature."""
+    stored_here: tuple[bool, ...]
+    """Whether we keep the record ourselves, being among the closest."""
+
+    @property
+    def stored_on_min(self) -> int:
+        """The fewest other peers that hold any one of the records; 0 when nothing was published."""
+        return min(self.stored_on, default=0)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether some record is on no other peer yet; it is published on the first contact."""
+        return self.stored_on_min == 0
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """One draft on its way: who acknowledged it."""
+
+    draft: Draft
+    record: Record
+    storers: set[bytes] = field(default_factory=set)
+    here: bool = False
+
+
+class Publisher:
+    """Publish due drafts for one node."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        reader: Reader,
+        table: Table,
+        store: RecordStore,
+        schedule: PublishSchedule,
+        own: SelfView,
+        config: DhtConfig,
+        *,
+        wall_ms: Callable[[], int],
+        drops: Counter[str],
+    ) -> None:
+        self._caller = caller
+        self._reader = reader
+        self._table = table
+        self._store = store
+        self._schedule = schedule
+        self._own = own
+        self._config = config
+        self._wall_ms = wall_ms
+        self._drops = drops
+        self._lookups = asyncio.Semaphore(config.lookups_max)
+        self._stores = asyncio.Semaphore(config.stores_max)
+        self.bulk: BulkStorer | None = None
+
+    async def publish(
+        self, payloads: Sequence[Payload], *, expires_ms: int | None = None
+    ) -> PublishReport:
+        """Plan payloads and publish them now; BadRecord or ScheduleFull when they are not fit."""
+        now_ms = self._wall_ms()
+        planned = [
+            self._schedule.add(payload, now_ms=now_ms, expires_ms=expires_ms)
+            for payload in payloads
+        ]
+        return await self.publish_planned(planned)
+
+    async def publish_planned(self, draft_ids: Sequence[bytes]) -> PublishReport:
+        """Publish drafts of the schedule now and report on them in the order given."""
+        drafts = self._schedule.take(draft_ids, now_ms=self._wall_ms())
+        outcomes = {each.draft.draft_id: each for each in await self._send(drafts)}
+        found = [outcomes.get(draft_id) for draft_id in draft_ids]
+        return PublishReport(
+            tuple(len(each.storers) if each else 0 for each in found),
+            tuple(each.here if each else False for each in found),
+        )
+
+    async def tell(self, draft_id: bytes, candidates: Sequence[Candidate]) -> None:
+        """Give one of our records to these peers, close to its key or not."""
+        for draft in self._schedule.take([draft_id], now_ms=self._wall_ms()):
+            record = sign_draft(self._own.identity, self._own.network.network_id, draft)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.hand_over(candidate, [record]))
+                    for candidate in candidates
+                ]
+            told = sum(task.result() is not None for task in tasks)
+            self._schedule.stored(draft_id, told, now_ms=self._wall_ms())
+
+    async def sweep(self, limit: int) -> int:
+        """Publish what is due and return how many drafts that was."""
+        drafts = self._schedule.due(self._wall_ms(), limit)
+        await self._send(drafts)
+        return len(drafts)
+
+    async def hand_over(self, candidate: Candidate, records: Sequence[Record]) -> Receipt | None:
+        """Store others' records on one peer (replication or a farewell); None when it fails."""
+        receipts = [
+            await self._store_batch(candidate, batch) for batch in self._batches(records, False)
+        ]
+        got = [receipt for receipt in receipts if receipt is not None]
+        if not got:
+            return None
+        return Receipt(got[0].storer_id, tuple(each for one in got for each in one.stored))
+
+    async def _send(self, drafts: Sequence[Draft]) -> list[_Outcome]:
+        if not drafts:
+            return []
+        network_id = self._own.network.network_id
+        outcomes = [
+            _Outcome(draft, sign_draft(self._own.identity, network_id, draft)) for draft in drafts
+        ]
+        storers = await self._storers([each.draft.key for each in outcomes])
+        batches: dict[bytes, tuple[Candidate, list[_Outcome]]] = {}
+        for outcome in outcomes:
+            closest = storers[outcome.draft.key]
+            outcome.here = self._keep_here(outcome.record, closest)
+            for candidate in closest:
+                batches.setdefault(candidate.peer_id, (candidate, []))[1].append(outcome)
+        async with asyncio.TaskGroup() as group:
+            for candidate, batch in batches.values():
+                group.create_task(self._send_to(candidate, batch))
+        for outcome in outcomes:
+            self._report(outcome)
+        return outcomes
+
+    async def _storers(self, keys: Sequence[bytes]) -> dict[bytes, list[Candidate]]:
+        """Find the closest peers of each key, in key order, with few lookups.
+
+        Where fewer than k peers answer, they are the whole network: they store every key.
+        """
+        found: dict[bytes, list[Candidate]] = {}
+        pending = list(dict.fromkeys(keys))
+        first = pending.pop(0)
+        found[first] = await self._closest(first)
+        if len(found[first]) < self._config.lookup.k and len(self._table) < self._config.lookup.k:
+            return {key: found[first] for key in [first, *pending]}
+
+        async def look_up(key: bytes) -> None:
+            found[key] = await self._closest(key)
+
+        async with asyncio.TaskGroup() as group:
+            for key in pending:
+                group.create_task(look_up(key))
+        return found
+
+    async def _closest(self, key: bytes) -> list[Candidate]:
+        async with self._lookups:
+            return await self._reader.closest(key, Goal.WRITE)
+
+    def _keep_here(self, record: Record, closest: list[Candidate]) -> bool:
+        """Keep our own copy when we are among the k closest, alone included."""
+        if self._own.client:
+            return False
+        target = int.from_bytes(record.key, "big")
+        own_distance = int.from_bytes(self._own.peer_id, "big") ^ target
+        k = self._config.lookup.k
+        nearer = sum(
+            int.from_bytes(each.peer_id, "big") ^ target < own_distance for each in closest
+        )
+        if nearer >= k:
+            return False
+        stored = self._store.store(record, now_ms=self._wall_ms())
+        return stored.verdict is Verdict.OK
+
+    async def _send_to(self, candidate: Candidate, outcomes: Sequence[_Outcome]) -> None:
+        by_record = {encode_record(each.record): each for each in outcomes}
+        records = [each.record for each in outcomes]
+        bulk = self.bulk is not None and len(records) >= self._config.bulk_records_min
+        for batch in self._batches(records, bulk):
+            receipt = await self._store_batch(candidate, batch, bulk=bulk)
+            if receipt is None:
+                return
+            for record, stored in zip(batch, receipt.stored, strict=True):
+                outcome = by_record[encode_record(record)]
+                self._drops[f"ack-{stored.verdict.name.lower()}"] += 1
+                if stored.verdict is Verdict.OK:
+                    outcome.storers.add(receipt.storer_id)
+                elif stored.verdict is Verdict.STALE and stored.sequence is not None:
+                    self._schedule.stale(
+                        outcome.draft.draft_id, stored.sequence, now_ms=self._wall_ms()
+                    )
+
+    async def _store_batch(
+        self, candidate: Candidate, batch: Sequence[Record], *, bulk: bool = False
+    ) -> Receipt | None:
+        async with self._stores:
+            try:
+                if bulk and self.bulk is not None:
+                    return await self.bulk.store(candidate, batch)
+                return await self._caller.store(candidate, batch)
+            except DhtError:
+                self._drops["store-lost"] += 1
+                return None
+
+    def _batches(self, records: Sequence[Record], bulk: bool) -> list[list[Record]]:  # noqa: FBT001
+        """Cut records into batches that fit a datagram, or into long ones for gRPC."""
+        room_bytes = self._caller.store_room_bytes()
+        batches: list[list[Record]] = []
+        left_bytes = 0
+        for record in records:
+            size_bytes = len(encode_record(record)) + RECORD_HEAD_BYTES
+            fits = bulk or size_bytes <= left_bytes
+            if not batches or not fits or len(batches[-1]) >= BATCH_RECORDS_MAX:
+                batches.append([])
+                left_bytes = room_bytes
+            batches[-1].append(record)
+            left_bytes -= size_bytes
+        return batches
+
+    def _report(self, outcome: _Outcome) -> None:
+        self._schedule.stored(outcome.draft.draft_id, len(outcome.storers), now_ms=self._wall_ms())

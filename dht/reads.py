@@ -1,0 +1,303 @@
+"""Lookups that run, and reads of records from the closest storers.
+
+Owns driving the lookup machine, following pages, and handing out early hits. Must not know
+sockets, the publish schedule or what records are for.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Protocol, assert_never
+
+from dht import wire
+from dht.calling import Caller
+from dht.collecting import Collector, Hit
+from dht.config import DhtConfig
+from dht.contacts import Contact
+from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer
+from dht.hints import unpack_contact
+from dht.lookup import Ask, Candidate, Done, Goal, Lookup, Wait
+from dht.records import Kind, encode_record
+from dht.routing import Table
+from dht.self_view import SelfView
+from dht.storage import RecordStore
+from identity.address import Address
+
+AskCandidate = Callable[[Candidate], Awaitable[Sequence[Candidate]]]
+Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
+FULL_READS_MIN = 3
+"""Storers whose pages are read to the end even when they bring no news."""
+READ_LINGER_S = 0.15
+"""How long a read waits for the last closest storers past their soft timeout."""
+WRITE_LINGER_S = 0.5
+"""The same for a lookup of storers: one too few costs more than a moment."""
+
+
+class BulkReader(Protocol):
+    """Reads long sets over gRPC; yields encoded records."""
+
+    def find(
+        self, candidate: Candidate, body: wire.FindRecords, records_max: int
+    ) -> AsyncIterator[bytes]: ...
+
+
+class Reader:
+    """Run lookups and reads for one node."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        table: Table,
+        store: RecordStore,
+        own: SelfView,
+        config: DhtConfig,
+        *,
+        clock: Callable[[], float],
+        wall_ms: Callable[[], int],
+        spawn: Spawn,
+        believe: Callable[[Address, str], bool],
+        drops: Counter[str],
+    ) -> None:
+        self._caller = caller
+        self._table = table
+        self._store = store
+        self._own = own
+        self._config = config
+        self._clock = clock
+        self._wall_ms = wall_ms
+        self._spawn = spawn
+        self._believe = believe
+        self._drops = drops
+        self.bulk: BulkReader | None = None
+
+    async def closest(
+        self, target: bytes, goal: Goal, seeds: Sequence[Candidate] = ()
+    ) -> list[Candidate]:
+        """Look up the k closest that answer, ourselves not among them."""
+        body = wire.FindRecords(target)
+
+        async def ask(candidate: Candidate) -> Sequence[Candidate]:
+            found = await self._caller.find(candidate, body)
+            return self._candidates(found, candidate)
+
+        linger_s = WRITE_LINGER_S if goal is Goal.WRITE else 0.0
+        lookup = self._lookup(target, goal, linger_s, seeds)
+        await self._run(lookup, ask)
+        return lookup.closest()
+
+    async def read(
+        self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
+    ) -> list[Hit]:
+        """Read records under a key from all closest storers; verified, newest of each kept."""
+        collector = self._collector(key, kinds, limit, lambda _: None)
+        await self._read(collector, key, kinds, words)
+        return collector.hits()[:limit]
+
+    async def read_stream(
+        self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
+    ) -> AsyncIterator[Hit]:
+        """Yield verified records as they come in; a record may come again when a newer one does.
+
+        A hit that another storer knows to be withdrawn may be among them.
+        """
+        hits: asyncio.Queue[Hit | None] = asyncio.Queue()  # bounded by limit: see Collector
+        collector = self._collector(key, kinds, limit, hits.put_nowait)
+
+        async def run() -> None:
+            try:
+                await self._read(collector, key, kinds, words)
+            finally:
+                hits.put_nowait(None)
+
+        task = self._spawn(run())
+        try:
+            while (hit := await hits.get()) is not None:
+                yield hit
+        finally:
+            task.cancel()
+
+    def seeds(self, target: bytes) -> list[Candidate]:
+        """Return the closest contacts to start a lookup with; doubtful ones where others lack."""
+        k = self._config.lookup.k
+        sound = self._table.closest(target, k, failures_max=1)
+        return [candidate_of(each) for each in sound or self._table.closest(target, k)]
+
+    async def _read(
+        self, collector: Collector, key: bytes, kinds: Sequence[Kind], words: Sequence[str]
+    ) -> None:
+        self._read_own(collector, key, kinds, words)
+        numbers = tuple(int(kind) for kind in kinds)
+        body = wire.FindRecords(key, numbers, tuple(words)[: wire.WORDS_MAX], withdrawn=True)
+        pulls = _Pulls()
+
+        async def ask(candidate: Candidate) -> Sequence[Candidate]:
+            found = await self._caller.find(candidate, body)
+            news = self._collect(collector, found)
+            if found.cursor:
+                pulls.begin()
+                self._spawn(self._pull(collector, candidate, body, found.cursor, news, pulls))
+            return self._candidates(found, candidate)
+
+        await self._run(self._lookup(key, Goal.READ, READ_LINGER_S), ask)
+        await pulls.wait(self._config.call_timeout_s * 2)
+
+    async def _pull(
+        self,
+        collector: Collector,
+        candidate: Candidate,
+        body: wire.FindRecords,
+        cursor: bytes,
+        news: bool,  # noqa: FBT001 - the state of the read, not a switch
+        pulls: "_Pulls",
+    ) -> None:
+        """Follow a storer's pages: over UDP first, over gRPC when the set is long."""
+        rest = wire.FindRecords(
+            body.key, body.kinds, body.words, contacts_wanted=0, withdrawn=body.withdrawn
+        )
+        try:
+            for _ in range(self._config.pages_max):
+                if collector.is_full or not (news or pulls.read_to_end < FULL_READS_MIN):
+                    return
+                page = wire.FindRecords(rest.key, rest.kinds, rest.words, cursor, 0, rest.withdrawn)
+                found = await self._caller.find(candidate, page)
+                news = self._collect(collector, found)
+                if not found.cursor or found.cursor == cursor:
+                    pulls.read_to_end += 1
+                    return
+                cursor = found.cursor
+            await self._pull_bulk(collector, candidate, rest, cursor)
+        except DhtError:
+            self._drops["page-lost"] += 1
+        finally:
+            pulls.end()
+
+    async def _pull_bulk(
+        self, collector: Collector, candidate: Candidate, rest: wire.FindRecords, cursor: bytes
+    ) -> None:
+        if self.bulk is None or collector.is_full:
+            return
+        body = wire.FindRecords(rest.key, rest.kinds, rest.words, cursor, 0, rest.withdrawn)
+        async for data in self.bulk.find(candidate, body, self._config.records_wanted_max):
+            collector.add(data, now_ms=self._wall_ms())
+
+    def _read_own(
+        self, collector: Collector, key: bytes, kinds: Sequence[Kind], words: Sequence[str]
+    ) -> None:
+        now_ms = self._wall_ms()
+        page = self._store.find(key, kinds, now_ms=now_ms, words=words, withdrawn=True)
+        for record in page.records:
+            collector.add(encode_record(record), now_ms=now_ms)
+
+    def _collect(self, collector: Collector, found: wire.FoundRecords) -> bool:
+        now_ms = self._wall_ms()
+        return any([collector.add(data, now_ms=now_ms) for data in found.records])
+
+    def _collector(
+        self, key: bytes, kinds: Sequence[Kind], limit: int, on_hit: Callable[[Hit], None]
+    ) -> Collector:
+        records_max = min(limit, self._config.records_wanted_max)
+        return Collector(
+            self._own.network.network_id,
+            key,
+            frozenset(kinds),
+            records_max=records_max,
+            drops=self._drops,
+            on_hit=on_hit,
+        )
+
+    def _candidates(self, found: wire.FoundRecords, teller: Candidate) -> list[Candidate]:
+        """Unpack the contacts that are worth a try; a malformed one spoils only itself."""
+        candidates: list[Candidate] = []
+        for compact in found.contacts:
+            try:
+                candidate = unpack_contact(compact)
+            except BadMessage:
+                self._drops["contact-malformed"] += 1
+                continue
+            if self._believe(candidate.address, teller.address.host):
+                candidates.append(candidate)
+            else:
+                self._drops["contact-unbelievable"] += 1
+        return candidates
+
+    def _lookup(
+        self, target: bytes, goal: Goal, linger_s: float, seeds: Sequence[Candidate] = ()
+    ) -> Lookup:
+        now = self._clock()
+        self._table.looked_up(target, now)
+        return Lookup(
+            target,
+            [*self.seeds(target), *seeds],
+            own_id=self._own.peer_id,
+            goal=goal,
+            config=replace(self._config.lookup, linger_s=linger_s),
+            now=now,
+        )
+
+    async def _run(self, lookup: Lookup, ask: AskCandidate) -> None:
+        """Drive a lookup to its end.
+
+        Requests are tasks of the node, not of the lookup: one that is still unanswered at the end
+        runs on until its own timeout, so that a dead contact is found out, and nobody waits.
+        """
+        wake = asyncio.Event()
+
+        async def run(candidate: Candidate) -> None:
+            try:
+                found = await ask(candidate)
+                lookup.on_reply(candidate.peer_id, found, self._clock())
+            except BadAnswer:
+                lookup.on_bad(candidate.peer_id, self._clock())
+            except (NoAnswer, DhtError):
+                lookup.on_failure(candidate.peer_id, self._clock())
+            finally:
+                wake.set()
+
+        while True:
+            wake.clear()
+            step = lookup.next(self._clock())
+            match step:
+                case Ask(candidate):
+                    self._spawn(run(candidate))
+                case Wait(until_s):
+                    await _wait_until(wake, until_s - self._clock())
+                case Done():
+                    return
+                case _:
+                    assert_never(step)
+
+
+class _Pulls:
+    """How many page reads of one read are under way, and how many ended at the last page."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.read_to_end = 0
+
+    def begin(self) -> None:
+        self._open += 1
+        self._idle.clear()
+
+    def end(self) -> None:
+        self._open -= 1
+        if self._open == 0:
+            self._idle.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        await _wait_until(self._idle, timeout_s)
+
+
+def candidate_of(contact: Contact) -> Candidate:
+    """Turn a contact of the table into somebody to ask."""
+    return Candidate(contact.peer_id, contact.address, contact.public_key, contact.soft_timeout_s())
+
+
+async def _wait_until(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(max(0.0, timeout_s)):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,211 @@
+"""What a node does unasked: sweeps, hand-over to newcomers, refreshes, retries, saving.
+
+Owns the few timers of a node and its persistence. Must not know sockets or message formats.
+An idle node sends almost nothing: a ping to each contact unheard of for a quarter of an hour, and
+one lookup an hour for each stale bucket.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
+
+from dht.config import DhtConfig
+from dht.contacts import ContactRow
+from dht.lookup import Candidate, Goal
+from dht.membership import Membership
+from dht.publishing import Publisher
+from dht.reads import Reader
+from dht.records import Record
+from dht.routing import Table
+from dht.schedule import PublishSchedule, ScheduleRow
+from dht.storage import RecordStore, SavedRecord
+
+SWEEP_DRAFTS_MAX = 256
+SWEEP_WAIT_MAX_S = 600.0
+HANDOFF_KEYS_MAX = 20_000
+HANDOFF_RECORDS_MAX = 2_000
+HANDOFF_CHUNK = 200
+"""Keys judged before other tasks have their turn."""
+
+
+class DhtPersistence(Protocol):
+    """Where a node keeps what must survive a restart; synchronous, called in batches."""
+
+    def load_records(self) -> Iterable[SavedRecord]: ...
+    def save_records(self, saved: Sequence[SavedRecord], deleted: Sequence[bytes]) -> None: ...
+    def load_contacts(self) -> Iterable[ContactRow]: ...
+    def save_contacts(self, rows: Sequence[ContactRow]) -> None: ...
+    def load_schedule(self) -> Iterable[ScheduleRow]: ...
+    def save_schedule(self, saved: Sequence[ScheduleRow], deleted: Sequence[bytes]) -> None: ...
+
+
+class Upkeep:
+    """The background work of one node."""
+
+    def __init__(
+        self,
+        table: Table,
+        store: RecordStore,
+        schedule: PublishSchedule,
+        membership: Membership,
+        reader: Reader,
+        publisher: Publisher,
+        config: DhtConfig,
+        *,
+        own_id: bytes,
+        clock: Callable[[], float],
+        wall_ms: Callable[[], int],
+        persistence: DhtPersistence | None,
+        bootstrap: Callable[[], Awaitable[int]],
+        rng: random.Random,
+    ) -> None:
+        self._table = table
+        self._store = store
+        self._schedule = schedule
+        self._membership = membership
+        self._reader = reader
+        self._publisher = publisher
+        self._config = config
+        self._own_number = int.from_bytes(own_id, "big")
+        self._clock = clock
+        self._wall_ms = wall_ms
+        self._persistence = persistence
+        self._bootstrap = bootstrap
+        self._rng = rng
+        self._due = asyncio.Event()
+        self._newcomers = asyncio.Event()
+        self._contacts_saved: tuple[tuple[bytes, str], ...] = ()
+        self.may_retry_bootstrap = False
+
+    def loops(self) -> list[Callable[[], Awaitable[None]]]:
+        """Return the loops to run as tasks, each without end."""
+        return [
+            self._sweep_loop,
+            self._handoff_loop,
+            self._care_loop,
+            self._retry_loop,
+            *([self._flush_loop] if self._persistence is not None else []),
+        ]
+
+    def first_contact(self) -> None:
+        """Publish now what could not be published alone."""
+        self._schedule.reachable(now_ms=self._wall_ms())
+        self._due.set()
+
+    def newcomer(self) -> None:
+        """Hand records to newcomers soon."""
+        self._newcomers.set()
+
+    def planned(self) -> None:
+        """Look at the schedule again: something was planned."""
+        self._due.set()
+
+    def load(self) -> list[ContactRow]:
+        """Load records and schedule, and return the remembered contacts."""
+        if self._persistence is None:
+            return []
+        self._store.load(self._persistence.load_records(), now_ms=self._wall_ms())
+        self._schedule.load(self._persistence.load_schedule())
+        return list(self._persistence.load_contacts())
+
+    def flush(self) -> None:
+        """Give what changed to the persistence."""
+        if self._persistence is None:
+            return
+        records = self._store.take_changes()
+        if records.saved or records.deleted:
+            self._persistence.save_records(records.saved, records.deleted)
+        drafts = self._schedule.take_changes()
+        if drafts.saved or drafts.deleted:
+            self._persistence.save_schedule(drafts.saved, drafts.deleted)
+        rows = self._table.rows(self._clock(), self._wall_ms())
+        shape = tuple((row.peer_id, row.address) for row in rows)
+        # Times alone are not worth a write; an empty table must not erase what a rejoin needs.
+        if rows and shape != self._contacts_saved:
+            self._persistence.save_contacts(rows)
+            self._contacts_saved = shape
+
+    async def _sweep_loop(self) -> None:
+        while True:
+            self._due.clear()
+            while len(self._table) and await self._publisher.sweep(SWEEP_DRAFTS_MAX):
+                pass
+            due_ms = self._schedule.next_due_ms()
+            wait_s = SWEEP_WAIT_MAX_S
+            if due_ms is not None and len(self._table):
+                wait_s = min(max(0.1, (due_ms - self._wall_ms()) / 1000), SWEEP_WAIT_MAX_S)
+            await _wait(self._due, wait_s)
+
+    async def _handoff_loop(self) -> None:
+        while True:
+            await self._newcomers.wait()
+            await asyncio.sleep(self._config.handoff_s)
+            self._newcomers.clear()
+            newcomers = list(self._membership.newcomers.values())
+            self._membership.newcomers.clear()
+            for newcomer in newcomers:
+                records = await self._records_for(newcomer)
+                if records:
+                    await self._publisher.hand_over(newcomer, records)
+
+    async def _records_for(self, newcomer: Candidate) -> list[Record]:
+        """Choose what a newcomer should hold: where it is among the k closest, and we are near.
+
+        Only the closest few holders hand a key over; the record keeps its owner's expiry.
+        """
+        records: list[Record] = []
+        keys = self._store.near_keys(newcomer.peer_id, HANDOFF_KEYS_MAX)
+        for number, key in enumerate(keys):
+            if number % HANDOFF_CHUNK == HANDOFF_CHUNK - 1:
+                await asyncio.sleep(0)
+            if self._hands_over(key, newcomer.peer_id):
+                page = self._store.find(key, now_ms=self._wall_ms(), withdrawn=True)
+                records.extend(page.records)
+            if len(records) >= HANDOFF_RECORDS_MAX:
+                break
+        return records[:HANDOFF_RECORDS_MAX]
+
+    def _hands_over(self, key: bytes, newcomer_id: bytes) -> bool:
+        target = int.from_bytes(key, "big")
+        closest = self._table.closest(key, self._config.lookup.k)
+        if all(each.peer_id != newcomer_id for each in closest):
+            return False
+        own_distance = self._own_number ^ target
+        nearer = sum(
+            each.long_id ^ target < own_distance for each in closest if each.peer_id != newcomer_id
+        )
+        return nearer < self._config.handoff_holders
+
+    async def _care_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.upkeep_s * self._rng.uniform(0.9, 1.1))
+            self._store.expire(self._wall_ms())
+            await self._membership.ping_quiet(self._config.pings_max)
+            stale = self._table.refresh_ids(self._clock(), self._rng)
+            if len(self._table):
+                for target in stale[: self._config.refreshes_max]:
+                    await self._reader.closest(target, Goal.REFRESH)
+
+    async def _retry_loop(self) -> None:
+        wait_s = self._config.bootstrap_retry_min_s
+        while True:
+            await asyncio.sleep(wait_s * self._rng.uniform(0.8, 1.2))
+            if len(self._table) or not self.may_retry_bootstrap:
+                wait_s = self._config.bootstrap_retry_min_s
+                continue
+            await self._bootstrap()
+            wait_s = min(2 * wait_s, self._config.bootstrap_retry_max_s)
+
+    async def _flush_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.flush_s)
+            self.flush()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return

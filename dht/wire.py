@@ -1,0 +1,293 @@
+"""The bytes of a datagram: rpcudp frames, our three calls and the five stock ones.
+
+Owns the frame, the message structs, their limits and their codec. It must not know
+sockets, clocks, tables or which contact is proven: `dht.protocol` decides that.
+
+A frame is one kind byte (0 request, 1 response), a message id of 20 bytes and one
+msgpack value, as in rpcudp, so that a stock node can read the stock calls. The
+value of a request is `[name, arguments]`.
+"""
+
+import enum
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from dht.errors import BadMessage
+from dht.hello import Hello, HelloAnswer
+
+DATAGRAM_BYTES_MAX = 1_200
+MESSAGE_ID_BYTES = 20
+FRAME_HEAD_BYTES = 1 + MESSAGE_ID_BYTES
+CALL_NAME_BYTES_MAX = 32
+CONTACTS_MAX = 20
+KINDS_MAX = 8
+WORDS_MAX = 8
+RECORDS_MAX = 32
+CURSOR_BYTES_MAX = 128
+TOKEN_BYTES_MAX = 32
+WALL_MS_MAX = 1 << 53
+SEQUENCE_MAX = (1 << 63) - 1
+
+PeerIdBytes = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
+KeyBytes = PeerIdBytes
+TokenBytes = Annotated[bytes, msgspec.Meta(max_length=TOKEN_BYTES_MAX)]
+CursorBytes = Annotated[bytes, msgspec.Meta(max_length=CURSOR_BYTES_MAX)]
+RecordBytes = Annotated[bytes, msgspec.Meta(min_length=1, max_length=900)]
+SignatureBytes = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+WallMs = Annotated[int, msgspec.Meta(ge=0, le=WALL_MS_MAX)]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+CompactContact = Annotated[bytes, msgspec.Meta(min_length=27, max_length=39)]
+
+
+class FrameKind(enum.IntEnum):
+    """The first byte of a frame."""
+
+    REQUEST = 0
+    RESPONSE = 1
+
+
+class Call(enum.StrEnum):
+    """The function names that this node answers; the last five are stock Kademlia's."""
+
+    FIND_RECORDS = "find_records"
+    STORE_RECORDS = "store_records"
+    HELLO = "hello"
+    STUN = "stun"
+    PING = "ping"
+    FIND_NODE = "find_node"
+    FIND_VALUE = "find_value"
+    STORE = "store"
+
+
+OUR_CALLS = frozenset({Call.FIND_RECORDS, Call.STORE_RECORDS, Call.HELLO})
+
+
+class Status(enum.IntEnum):
+    """How a request of ours was answered."""
+
+    OK = 0
+    TOKEN = 1
+    """The address token was missing, wrong or too old: repeat with a hello or the new token."""
+
+
+class Sender(msgspec.Struct, frozen=True, array_like=True):
+    """Who asks: a claimed id with an address token, or with a signed hello."""
+
+    peer_id: PeerIdBytes
+    token: TokenBytes = b""
+    hello: Hello | None = None
+
+
+class FindRecords(msgspec.Struct, frozen=True, array_like=True):
+    """Ask for the records under a key, and for the contacts closest to it."""
+
+    key: KeyBytes
+    kinds: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=0, le=255)], ...], msgspec.Meta(max_length=KINDS_MAX)
+    ] = ()
+    """No kinds: contacts alone are wanted."""
+    words: Annotated[tuple[Word, ...], msgspec.Meta(max_length=WORDS_MAX)] = ()
+    cursor: CursorBytes = b""
+    contacts_wanted: Annotated[int, msgspec.Meta(ge=0, le=CONTACTS_MAX)] = CONTACTS_MAX
+    withdrawn: bool = False
+    """Tombstones too, so that a reader knows what a storer that missed one still offers."""
+
+
+class FoundRecords(msgspec.Struct, frozen=True, array_like=True):
+    """A page of records with the cursor of the next one, and compact contacts."""
+
+    records: Annotated[tuple[RecordBytes, ...], msgspec.Meta(max_length=RECORDS_MAX)] = ()
+    cursor: CursorBytes = b""
+    """Empty when this was the last page."""
+    contacts: Annotated[tuple[CompactContact, ...], msgspec.Meta(max_length=CONTACTS_MAX)] = ()
+
+
+class StoreRecords(msgspec.Struct, frozen=True, array_like=True):
+    """Ask to keep a batch of signed records."""
+
+    records: Annotated[tuple[RecordBytes, ...], msgspec.Meta(min_length=1, max_length=RECORDS_MAX)]
+
+
+class VerdictLine(msgspec.Struct, frozen=True, array_like=True):
+    """What a storer did with one record."""
+
+    verdict: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=SEQUENCE_MAX)] | None = None
+    our_ms: WallMs | None = None
+
+
+class StoredRecords(msgspec.Struct, frozen=True, array_like=True):
+    """A verdict for each record, in order, and the storer's signature over all of them."""
+
+    verdicts: Annotated[tuple[VerdictLine, ...], msgspec.Meta(max_length=RECORDS_MAX)]
+    signature: SignatureBytes
+
+
+class Proof(msgspec.Struct, frozen=True, array_like=True):
+    """The answer to a hello: who answers, a token for the asker's address, the wall time."""
+
+    answer: HelloAnswer
+    token: TokenBytes
+    wall_ms: WallMs
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True):
+    """The envelope of every answer to a call of ours."""
+
+    status: Status
+    proof: Proof | None = None
+    body: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """A datagram taken apart, its value still undecoded."""
+
+    kind: FrameKind
+    message_id: bytes
+    value: msgspec.Raw
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """The value of a request frame: a function's name and its arguments."""
+
+    name: Annotated[str, msgspec.Meta(max_length=CALL_NAME_BYTES_MAX)]
+    arguments: msgspec.Raw
+
+
+class CallArguments(msgspec.Struct, frozen=True, array_like=True):
+    """The arguments of our calls: the sender, the call's body, padding that nobody reads."""
+
+    sender: Sender
+    body: msgspec.Raw
+    padding: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+Message = TypeVar("Message")
+
+_pack = msgspec.msgpack.Encoder().encode
+_request = msgspec.msgpack.Decoder(Request)
+_arguments = msgspec.msgpack.Decoder(CallArguments)
+_reply = msgspec.msgpack.Decoder(Reply)
+_find = msgspec.msgpack.Decoder(FindRecords)
+_found = msgspec.msgpack.Decoder(FoundRecords)
+_store = msgspec.msgpack.Decoder(StoreRecords)
+_stored = msgspec.msgpack.Decoder(StoredRecords)
+
+
+def split_frame(data: bytes) -> Frame:
+    """Take a datagram apart; BadMessage when it is no frame."""
+    if len(data) <= FRAME_HEAD_BYTES:
+        raise BadMessage("shorter than a frame")
+    if data[0] not in (FrameKind.REQUEST, FrameKind.RESPONSE):
+        raise BadMessage("unknown frame kind")
+    return Frame(FrameKind(data[0]), data[1:FRAME_HEAD_BYTES], msgspec.Raw(data[FRAME_HEAD_BYTES:]))
+
+
+def pack_frame(kind: FrameKind, message_id: bytes, value: bytes) -> bytes:
+    """Join a frame of one kind around a packed value."""
+    assert len(message_id) == MESSAGE_ID_BYTES, "a message id has 20 bytes"
+    return bytes((kind,)) + message_id + value
+
+
+def pack_call(message_id: bytes, call: Call, sender: Sender, body: bytes, size_bytes: int) -> bytes:
+    """Build the datagram of a call of ours, padded up to size_bytes (0: not padded)."""
+    head = pack_frame(FrameKind.REQUEST, message_id, b"\x92" + _pack(call.value) + b"\x93")
+    bare = head + _pack(sender) + body
+    missing = size_bytes - len(bare)
+    if missing < 1:
+        return bare + b"\xc4\x00"
+    return bare + _padding(missing)
+
+
+def pack_reply(
+    message_id: bytes, status: Status, proof: Proof | None, body: bytes = b"\xc0"
+) -> bytes:
+    """Build the datagram that answers a call of ours."""
+    value = _pack(Reply(status, proof, msgspec.Raw(body)))
+    return pack_frame(FrameKind.RESPONSE, message_id, value)
+
+
+def pack_stock_reply(message_id: bytes, value: object) -> bytes:
+    """Build the datagram that answers a stock call."""
+    return pack_frame(FrameKind.RESPONSE, message_id, _pack(value))
+
+
+def pack_stock_call(message_id: bytes, call: Call, *arguments: object) -> bytes:
+    """Build the datagram of a stock call."""
+    return pack_frame(FrameKind.REQUEST, message_id, _pack([call.value, list(arguments)]))
+
+
+def pack_body(
+    body: FindRecords | FoundRecords | StoreRecords | StoredRecords | VerdictLine | None,
+) -> bytes:
+    """Encode the body of a call or of its answer."""
+    return _pack(body)
+
+
+def read_request(value: msgspec.Raw) -> Request:
+    """Decode a request's name; its arguments stay packed."""
+    return _decode(_request, value)
+
+
+def read_arguments(value: msgspec.Raw) -> CallArguments:
+    """Decode the sender of a call of ours; its body stays packed."""
+    return _decode(_arguments, value)
+
+
+def read_reply(value: msgspec.Raw) -> Reply:
+    """Decode the envelope of an answer; its body stays packed."""
+    return _decode(_reply, value)
+
+
+def read_find(value: msgspec.Raw) -> FindRecords:
+    """Decode the body of `find_records`."""
+    return _decode(_find, value)
+
+
+def read_found(value: msgspec.Raw) -> FoundRecords:
+    """Decode the answer to `find_records`."""
+    return _decode(_found, value)
+
+
+def read_store(value: msgspec.Raw) -> StoreRecords:
+    """Decode the body of `store_records`."""
+    return _decode(_store, value)
+
+
+def read_stored(value: msgspec.Raw) -> StoredRecords:
+    """Decode the answer to `store_records`."""
+    return _decode(_stored, value)
+
+
+def read_stock_arguments(value: msgspec.Raw, count: int) -> list[object]:
+    """Decode a stock call's arguments: exactly count of them."""
+    arguments = _decode(_anything, value)
+    if len(arguments) != count:
+        raise BadMessage("wrong number of arguments")
+    return arguments
+
+
+def read_peer_id(value: msgspec.Raw) -> bytes:
+    """Decode a bare id, the answer to a stock ping."""
+    return _decode(_bare_id, value)
+
+
+_anything = msgspec.msgpack.Decoder(list[object])
+_bare_id = msgspec.msgpack.Decoder(PeerIdBytes)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Message], value: msgspec.Raw) -> Message:
+    try:
+        return decoder.decode(value)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise BadMessage(str(error)) from error
+
+
+def _padding(size_bytes: int) -> bytes:
+    """A msgpack binary that is size_bytes long in all, its head included."""
+    if size_bytes < 2:
+        return b"\xc0"
+    if size_bytes - 2 <= 0xFF:
+        return b"\xc4" + bytes((size_bytes - 2,)) + bytes(size_bytes - 2)
+    return b"\xc5" + (size_bytes - 3).to_bytes(2, "big") + bytes(size_bytes - 3)
