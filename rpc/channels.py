@@ -57,7 +57,8 @@ class ChannelPool:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._pins: OrderedDict[bytes, Pin] = OrderedDict()
         self._connecting: dict[bytes, tuple[asyncio.Lock, int]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        # Channels that were dropped, by the task that closes them.
+        self._closing: dict[asyncio.Task[None], grpc.aio.Channel] = {}
         self._closed = False
 
     async def connect(
@@ -96,13 +97,14 @@ class ChannelPool:
     async def close(self) -> None:
         """Close all channels, with the calls on them. May be called again."""
         self._closed = True
-        for peer_id in list(self._entries):
-            self._drop(peer_id, grace_s=None)
-        # Those that wait for their grace to end wait no longer.
-        closing = list(self._closing)
-        for task in closing:
+        channels = [entry.channel for entry in self._entries.values()] + [*self._closing.values()]
+        tasks = [*self._closing]
+        self._entries.clear()
+        for task in tasks:  # those that wait for their grace to end wait no longer
             task.cancel()
-        await asyncio.gather(*closing, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for channel in channels:
+            await channel.close()
 
     async def _connect_once(
         self, peer_id: bytes, addresses: Sequence[Address], timeout_s: float
@@ -204,9 +206,9 @@ class ChannelPool:
     def _drop(self, peer_id: bytes, *, grace_s: float | None) -> None:
         entry = self._entries.pop(peer_id, None)
         if entry is not None:
-            task = asyncio.get_running_loop().create_task(_close(entry.channel, grace_s))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            task = asyncio.get_running_loop().create_task(entry.channel.close(grace_s))
+            self._closing[task] = entry.channel
+            task.add_done_callback(self._closing.pop)
 
     def _probe_context(self) -> ssl.SSLContext:
         if self._context is None:
@@ -225,10 +227,3 @@ async def _becomes_ready(channel: grpc.aio.Channel) -> bool:
                 return False
             case _:
                 await channel.wait_for_state_change(state)
-
-
-async def _close(channel: grpc.aio.Channel, grace_s: float | None) -> None:
-    try:
-        await channel.close(grace_s)
-    finally:
-        await channel.close()  # at once, when the wait for its calls was cancelled

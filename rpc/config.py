@@ -65,6 +65,8 @@ def server_options(config: RpcConfig) -> Options:
         # On by default, and then two peers silently share one port.
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", config.streams_per_connection_max),
+        # Clients give idle connections up themselves; this is for those that never made a call.
+        ("grpc.max_connection_idle_ms", 2 * _ms(config.idle_s)),
         ("grpc.server_handshake_timeout_ms", _ms(config.handshake_timeout_s)),
         # Without these a client's keepalive is answered with "too many pings".
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(config.keepalive_time_s) // 2),

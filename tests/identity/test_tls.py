@@ -1,22 +1,25 @@
-import datetime
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.hashes import SHA384
 from hypothesis import given
 from hypothesis import strategies as st
 
 from identity import tls as module
 from identity.errors import BadKeyFile, ForeignCertificate
-from identity.keys import Identity
 from identity.network import Network
-from identity.signing import Purpose
-from identity.tls import BINDING_OID, TlsMaterial, load_or_create_tls, make_tls, verify_leaf
+from identity.tls import TlsMaterial, load_or_create_tls, make_tls, verify_leaf
+from tests.support.forgery import (
+    copied_from_another_leaf,
+    honest_binding,
+    member_leaf,
+    other_members_key,
+    other_network,
+    other_purpose,
+)
 from tests.support.identities import identity, network
 
 NETWORK = network()
@@ -26,65 +29,6 @@ OTHERS = [
     Network(NETWORK.name, bytes(32)),
     Network("open"),
 ]
-
-
-def spki_of(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def member_leaf(
-    names: list[str] | None = None,
-    binding: Callable[[bytes], bytes] | None = None,
-    leaf_key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | None = None,
-    hash_algorithm: SHA256 | SHA384 | None = None,
-) -> bytes:
-    """A leaf as a dishonest member can make it: the authority's key is every member's."""
-    me = identity(1)
-    key = leaf_key or ec.generate_private_key(ec.SECP256R1())
-    authority_key, authority = module._authority(NETWORK)
-    value = (binding or honest_binding)(spki_of(key))
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(authority.subject)
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
-        .not_valid_after(datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC))
-    )
-    if value:
-        builder = builder.add_extension(
-            x509.UnrecognizedExtension(BINDING_OID, value), critical=False
-        )
-    listed = [module.server_name(me.peer_id)] if names is None else names
-    if listed:
-        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in listed])
-        builder = builder.add_extension(alternatives, critical=False)
-    return builder.sign(authority_key, hash_algorithm or SHA256()).public_bytes(Encoding.DER)
-
-
-def honest_binding(spki: bytes) -> bytes:
-    return bound(identity(1), identity(1).sign(Purpose.TLS_LEAF, NETWORK.network_id, spki))
-
-
-def bound(peer: Identity, signature: bytes) -> bytes:
-    return b"\x04\x60" + peer.public_key + signature
-
-
-def other_members_key(spki: bytes) -> bytes:
-    return bound(identity(2), identity(1).sign(Purpose.TLS_LEAF, NETWORK.network_id, spki))
-
-
-def other_purpose(spki: bytes) -> bytes:
-    return bound(identity(1), identity(1).sign(Purpose.RECORD, NETWORK.network_id, spki))
-
-
-def other_network(spki: bytes) -> bytes:
-    return bound(identity(1), identity(1).sign(Purpose.TLS_LEAF, OTHERS[0].network_id, spki))
-
-
-def copied_from_another_leaf(_: bytes) -> bytes:
-    return honest_binding(spki_of(ec.generate_private_key(ec.SECP256R1())))
 
 
 def test_a_leaf_proves_its_peer_in_its_network_only() -> None:

@@ -1,7 +1,7 @@
 """A service for the tests of rpc: it answers with the caller's id and what was sent."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -71,3 +71,10 @@ async def call(channel: grpc.aio.Channel, request: bytes = b"x", method: str = U
     unary: Any = channel.unary_unary(method)
     answer: bytes = await unary(request, timeout=5)
     return answer
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Poll until the condition holds; TimeoutError when it does not in time."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - what is polled has no event
+            await asyncio.sleep(0.01)
