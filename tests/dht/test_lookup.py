@@ -128,6 +128,14 @@ def test_lookup_without_an_answer_waits_for_the_late_until_the_hard_timeout() ->
     assert lookup.closest() == []
 
 
+def test_reply_after_the_hard_timeout_comes_too_late() -> None:
+    lookup = lookup_of([1, 2], alpha=2, k=3)
+    asked(lookup, 0.0)
+    lookup.on_reply(peer_id(1), [candidate(3)], 2.0)
+    assert lookup.standing_of(peer_id(1)) is Standing.DEAD
+    assert lookup.standing_of(peer_id(3)) is None
+
+
 def test_dead_peer_is_quarantined_however_often_it_is_named() -> None:
     lookup = lookup_of([1, 5], alpha=2, k=3)
     asked(lookup, 0.0)

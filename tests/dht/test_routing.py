@@ -219,16 +219,28 @@ def test_public_address_block_has_two_places_in_a_bucket_and_a_private_one_any()
     assert set(private) == {Admission.ADMITTED}
 
 
-def test_promoted_replacement_keeps_the_block_limit() -> None:
-    config = TableConfig(k=3, split_bits=1)
-    table = Table(peer_id(0x00, 1), config, now=0.0)
+def test_replacement_of_a_crowded_block_lets_the_next_one_move_up() -> None:
+    table = Table(OWN_ID, TableConfig(k=3, split_bits=1), now=0.0)
     for number, host in enumerate(["8.8.8.1", "8.8.8.2", "9.9.9.9"]):
         table.proven(contact(peer_id(FAR, number), number, host=host), 1.0)
     table.proven(contact(peer_id(0x01, 1)), 1.0)
-    table.proven(contact(peer_id(FAR, 50), 50, host="8.8.8.3"), 2.0)
+    table.proven(contact(peer_id(FAR, 50), 50, host="10.0.0.5"), 2.0)
+    table.proven(contact(peer_id(FAR, 51), 51, host="8.8.8.3"), 3.0)
     table.left(peer_id(FAR, 2))
     table.validate_state()
-    assert len([node for node in table.contacts() if node.block == "8.8.8.0/24"]) == 2
+    assert table.contact(peer_id(FAR, 50)) is not None
+    assert table.contact(peer_id(FAR, 51)) is None
+
+
+def test_contact_that_moves_into_a_crowded_block_loses_its_place() -> None:
+    table = Table(OWN_ID, now=0.0)
+    for number, host in enumerate(["8.8.8.1", "8.8.8.2", "9.9.9.9"]):
+        table.proven(contact(peer_id(FAR, number), number, host=host), 1.0)
+    moved = contact(peer_id(FAR, 2), 2, host="8.8.8.3")
+    assert table.proven(moved, 2.0) is Admission.CROWDED
+    assert table.contact(moved.id) is None
+    within = contact(peer_id(FAR, 1), 1, host="8.8.8.9")
+    assert table.proven(within, 2.0) is Admission.MOVED
 
 
 def test_only_our_own_lookups_keep_a_bucket_fresh() -> None:
