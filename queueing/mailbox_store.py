@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from identity.keys import Identity, show_peer_id
 from queueing.envelope import OuterManifest
 from queueing.errors import (
+    BadEnvelope,
     Expired,
     MailboxFull,
     NoMailbox,
@@ -325,7 +326,7 @@ async def _gather(
 
 def _worst(failures: Sequence[QueueError]) -> QueueError:
     """Return the failure that says most about why no host took a delivery."""
-    for kind in (Expired, TooLarge, MailboxFull, Refused, Unavailable):
+    for kind in (BadEnvelope, Expired, TooLarge, MailboxFull, Refused, Unavailable):
         for failure in failures:
             if isinstance(failure, kind):
                 return failure

@@ -50,7 +50,7 @@ class Spool:
         self._index = SpoolIndex(folder / "index.db", config)
         self._sweep()
         self._finishing = asyncio.Lock()  # between a partial file and a whole one: one at a time
-        self._closed = False
+        self.is_closed = False
 
     @classmethod
     async def open(
@@ -99,10 +99,10 @@ class Spool:
 
     async def close(self) -> None:
         """Close the index; a second close does nothing."""
-        if self._closed:
+        if self.is_closed:
             return
         await self._in_thread(self._index.close)
-        self._closed = True
+        self.is_closed = True
         self._thread.shutdown(wait=False)
 
     # What the mailbox service and the courier use besides.
@@ -160,6 +160,10 @@ class Spool:
     async def row(self, delivery_id: bytes) -> Row | None:
         """Return what the index knows of a delivery."""
         return await self._in_thread(self._index.get, delivery_id)
+
+    async def held_ids(self, sender: bytes) -> list[bytes]:
+        """Return the deliveries of a sender that are held whole."""
+        return await self._in_thread(self._index.held_ids, sender)
 
     async def waiting(self, recipient: bytes, after: int, limit: int = _PAGE_MAX) -> list[Row]:
         """Return one page of the whole deliveries for a recipient, oldest first."""

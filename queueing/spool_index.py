@@ -185,6 +185,13 @@ class SpoolIndex:
         ).fetchone()
         return None if found is None else bytes(found[0])
 
+    def held_ids(self, sender: bytes) -> list[bytes]:
+        """Return the deliveries of a sender that are held whole."""
+        found = self._database.execute(
+            "SELECT delivery_id FROM deliveries WHERE sender = ? AND stage = 'held'", (sender,)
+        )
+        return [bytes(delivery_id) for (delivery_id,) in found]
+
     def rows(self) -> Iterable[Row]:
         """Return every row."""
         return [_row(values) for values in self._database.execute(f"SELECT {_ROW} FROM deliveries")]

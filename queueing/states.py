@@ -4,9 +4,8 @@ Inputs:     `Event`s, reported by the courier after they were made durable.
 Outputs:    the next `State`.
 States:     SPOOLED (only the sender has it) -> STORED (others keep it) -> one of the ends
             DELIVERED, EXPIRED, CANCELLED, REFUSED.
-Invariants: an end is never left; DELIVERED and REFUSED come from a checked receipt only; what is
-            not in the table leaves the state as it is when it is late news (an end is reported
-            twice), and is our own bug otherwise.
+Invariants: an end is never left, whatever comes late; STORED never falls back, since hosts that
+            do not answer may still have it; DELIVERED and REFUSED come from a checked receipt only.
 
 Must not know stores, clocks or files.
 """
@@ -29,7 +28,6 @@ class Event(enum.Enum):
     """What happened to a delivery."""
 
     DEPOSITED = enum.auto()
-    LOST = enum.auto()  # no host has it any more: only the sender's copy is left
     RECEIPT_DELIVERED = enum.auto()
     RECEIPT_REFUSED = enum.auto()
     EXPIRY = enum.auto()
@@ -41,7 +39,6 @@ ENDS = frozenset({State.DELIVERED, State.EXPIRED, State.CANCELLED, State.REFUSED
 _TABLE: dict[State, dict[Event, State]] = {
     State.SPOOLED: {
         Event.DEPOSITED: State.STORED,
-        Event.LOST: State.SPOOLED,
         Event.RECEIPT_DELIVERED: State.DELIVERED,
         Event.RECEIPT_REFUSED: State.REFUSED,
         Event.EXPIRY: State.EXPIRED,
@@ -49,7 +46,6 @@ _TABLE: dict[State, dict[Event, State]] = {
     },
     State.STORED: {
         Event.DEPOSITED: State.STORED,
-        Event.LOST: State.SPOOLED,
         Event.RECEIPT_DELIVERED: State.DELIVERED,
         Event.RECEIPT_REFUSED: State.REFUSED,
         Event.EXPIRY: State.EXPIRED,

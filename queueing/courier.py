@@ -1,0 +1,336 @@
+"""The courier: brings deliveries from the sender's disk to the recipient's, and receipts back.
+
+Owns the order of the steps, so that a crash between any two loses nothing and doubles nothing:
+- Sending: seal into the spool -> journal -> deposit -> journal. The copy in the spool stays until
+  the recipient's checked receipt, the expiry or a cancel.
+- Receiving (`queueing.receiver`): verify -> the inbox writes, fsyncs, renames -> journal -> ack.
+
+Knows only `PendingStore`s, best first; must not know how they work, nor the DHT, nor files of the
+recipient. Time and randomness are given. Nothing here runs by itself but `run`.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from identity.keys import Identity
+from queueing.errors import (
+    BadReceipt,
+    Expired,
+    NotCancellable,
+    QueueError,
+    UnknownDelivery,
+)
+from queueing.journal import Journal, OutboxRow
+from queueing.receipt import Outcome, Receipt, check_receipt, decode_receipt
+from queueing.receiver import Receiver, ReceiveResult
+from queueing.spool import Spool
+from queueing.states import Event, State, advance, is_end
+from queueing.store import PendingStore, StoreKind
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class CourierConfig:
+    """How often a courier tries."""
+
+    pause_s: float = 0.2
+    """At least between two passes, however often it is woken."""
+    tick_s: float = 30.0
+    """Between two passes of `run`; `wake` makes one at once."""
+    retry_base_ms: int = 15_000
+    """First pause after a failed deposit; doubles, with jitter."""
+    retry_max_ms: int = 15 * 60 * 1000
+    refresh_ms: int = 30 * 60 * 1000
+    """How often hosts of stored deliveries are asked whether they still have them."""
+    keep_ended_ms: int = 7 * 24 * 3600 * 1000
+    """Ended deliveries stay in the outbox for so long after their expiry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a `send`."""
+
+    row: OutboxRow
+    failures: tuple[tuple[StoreKind, QueueError], ...]
+    """Why stores that come before the one that took it (or all) did not."""
+
+
+class Courier:
+    """Sends, receives and keeps books; one per peer."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        network_id: bytes,
+        spool: Spool,
+        journal: Journal,
+        stores: Sequence[PendingStore],
+        receiver: Receiver,
+        *,
+        wall_ms: Callable[[], int],
+        rng: random.Random | None = None,
+        on_change: Callable[[OutboxRow], None] = lambda _row: None,
+        config: CourierConfig = CourierConfig(),
+    ) -> None:
+        self._identity = identity
+        self._network_id = network_id
+        self._spool = spool
+        self._journal = journal
+        self._stores = tuple(stores)
+        self._receiver = receiver
+        self._wall_ms = wall_ms
+        self._rng = rng or random.Random()
+        self._on_change = on_change
+        self._config = config
+        self._awake = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._depositing: set[bytes] = set()
+        self._refreshed_ms = 0
+        self.bad_receipts = 0
+        """Receipts that did not verify; each left its delivery as it was."""
+
+    async def send(
+        self,
+        path: Path,
+        *,
+        name: str,
+        content_id: bytes,
+        size: int,
+        recipient: bytes,
+        recipient_sealing_key: bytes,
+        expires_ms: int,
+        seal_id: bytes | None = None,
+    ) -> Sent:
+        """Seal a file and deposit it with the best store that takes it.
+
+        The row is `stored`, or `spooled` when no store took it: then it is tried again. Give the
+        `seal_id` of a push that broke off, so that the recipient takes the file once.
+        Errors: TooLarge, MailboxFull (own disk), SourceChanged, OSError for the source.
+        """
+        manifest = await self._spool.seal(
+            self._identity, recipient, recipient_sealing_key, path, name, content_id, size,
+            expires_ms=expires_ms, seal_id=seal_id or secrets.token_bytes(16),
+        )  # fmt: skip
+        row = OutboxRow(
+            manifest.delivery_id, manifest.seal_id, name, recipient, content_id, size,
+            State.SPOOLED, StoreKind.SPOOL, (), manifest.created_ms, expires_ms,
+        )  # fmt: skip
+        await self._journal.add(row)
+        return await self._deposit(row)
+
+    async def sent_directly(
+        self, *, name: str, content_id: bytes, size: int, recipient: bytes, seal_id: bytes,
+        delivery_id: bytes, expires_ms: int, receipt: bytes,
+    ) -> OutboxRow:  # fmt: skip
+        """Enter a delivery that was pushed straight to the recipient; BadReceipt."""
+        checked = check_receipt(
+            receipt, self._network_id, delivery_id=delivery_id, recipient_id=recipient
+        )
+        row = OutboxRow(
+            delivery_id, seal_id, name, recipient, content_id, size, State.SPOOLED,
+            StoreKind.SPOOL, (), self._wall_ms(), expires_ms,
+        )  # fmt: skip
+        row = replace(row, state=advance(row.state, _event(checked)), reason=checked.reason)
+        await self._journal.add(row)
+        await self._tell(row)
+        return row
+
+    async def rows(self) -> list[OutboxRow]:
+        """Return the outbox, oldest first."""
+        return await self._journal.rows()
+
+    async def wait_until_ended(self, delivery_id: bytes) -> OutboxRow:
+        """Wait for the end of a delivery; UnknownDelivery."""
+        async with self._changed:
+            while not is_end((row := await self._row(delivery_id)).state):
+                await self._changed.wait()
+            return row
+
+    async def cancel(self, delivery_id: bytes) -> OutboxRow:
+        """Take a delivery back; NotCancellable when it has ended, UnknownDelivery."""
+        await self._poll([await self._row(delivery_id)])  # it may be delivered already
+        row = await self._row(delivery_id)
+        if is_end(row.state):
+            raise NotCancellable(f"the delivery is already {row.state}")
+        manifest = await self._spool.manifest(delivery_id)
+        row = await self._advance(row, Event.CANCEL)
+        if manifest is not None:
+            for store in self._stores:
+                await _tolerantly(store.cancel(manifest))
+            await self._spool.drop(delivery_id)
+        return row
+
+    async def take_receipt(self, data: bytes) -> bool:
+        """Take a receipt from wherever it came; True when it is for a delivery of ours.
+
+        One that does not verify is counted and changes nothing.
+        """
+        try:
+            receipt = decode_receipt(data)
+            row = await self._journal.get(receipt.delivery_id)
+            if row is None:
+                return False
+            check_receipt(
+                data, self._network_id, delivery_id=row.delivery_id, recipient_id=row.recipient
+            )
+        except BadReceipt:
+            self.bad_receipts += 1
+            return False
+        if not is_end(row.state):
+            row = replace(row, reason=receipt.reason)
+            await self._advance(row, _event(receipt))
+            await _tolerantly(self._spool.settle(row.delivery_id, data))
+        return True
+
+    async def poll_receipts(self) -> None:
+        """Ask every store for the receipts of deliveries under way."""
+        await self._poll(await self._journal.rows(State.SPOOLED, State.STORED))
+
+    async def receive_all(self) -> ReceiveResult:
+        """Collect what waits at every store into the inbox."""
+        return await self._receiver.receive_all(self._stores)
+
+    async def return_receipts(self) -> None:
+        """Hand due receipts directly to their senders, where these can be reached."""
+        await self._receiver.return_receipts(self._pause_ms)
+
+    async def retry(self) -> None:
+        """Deposit what is still spooled and due for another try."""
+        now_ms = self._wall_ms()
+        for row in await self._journal.rows(State.SPOOLED, next_try_before_ms=now_ms):
+            if row.expires_ms > now_ms:
+                await self._deposit(row)
+
+    async def refresh(self) -> None:
+        """Ask the hosts of stored mail again; copies that went are placed anew from the spool."""
+        self._refreshed_ms = self._wall_ms()
+        for row in await self._journal.rows(State.STORED):
+            if row.kind is StoreKind.MAILBOX:
+                await self._deposit(row, only=StoreKind.MAILBOX)
+
+    async def expire(self) -> None:
+        """End what has expired and forget what is old."""
+        now_ms = self._wall_ms()
+        for row in await self._journal.expired(now_ms):
+            await self._advance(row, Event.EXPIRY)
+            await self._spool.drop(row.delivery_id)
+        await self._spool.expire()
+        await self._journal.prune(now_ms, self._config.keep_ended_ms)
+
+    async def recover(self) -> None:
+        """Put right what a crash left between two steps; call it once before `run`."""
+        for delivery_id in await self._spool.held_ids(self._identity.peer_id):
+            row = await self._journal.get(delivery_id)
+            if row is None or is_end(row.state):  # sealed but never entered, or ended but kept
+                await self._spool.drop(delivery_id)
+
+    def wake(self) -> None:
+        """Make `run` do a pass now: mail waits, a contact came back, the network is up."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Receive, poll, retry, refresh and expire until cancelled."""
+        while True:
+            self._awake.clear()
+            await self.expire()
+            await self.receive_all()
+            await self.poll_receipts()
+            await self.return_receipts()
+            await self.retry()
+            if self._wall_ms() - self._refreshed_ms >= self._config.refresh_ms:
+                await self.refresh()
+            try:
+                async with asyncio.timeout(self._config.tick_s):
+                    await self._awake.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(self._config.pause_s)
+
+    async def _deposit(self, row: OutboxRow, only: StoreKind | None = None) -> Sent:
+        failures: list[tuple[StoreKind, QueueError]] = []
+        manifest = await self._spool.manifest(row.delivery_id)
+        if manifest is None or row.delivery_id in self._depositing:
+            return Sent(row, ())
+        self._depositing.add(row.delivery_id)
+        try:
+            for store in self._stores:
+                if only not in (None, store.kind):
+                    continue
+                try:
+                    kept = await store.deposit(manifest, self._spool.source(manifest))
+                except Expired:
+                    return Sent(await self._advance(row, Event.EXPIRY), tuple(failures))
+                except QueueError as error:
+                    failures.append((store.kind, error))
+                    continue
+                stored = replace(row, kind=kept.kind, held_by=kept.held_by, reason="")
+                return Sent(await self._advance(stored, Event.DEPOSITED), tuple(failures))
+        finally:
+            self._depositing.discard(row.delivery_id)
+        return Sent(await self._note_failure(row, failures), tuple(failures))
+
+    async def _note_failure(
+        self, row: OutboxRow, failures: Sequence[tuple[StoreKind, QueueError]]
+    ) -> OutboxRow:
+        current = await self._row(row.delivery_id)
+        if current.state is not State.SPOOLED:  # a stored one stays: its hosts may only be away
+            return current
+        reason = str(failures[-1][1]) if failures else ""
+        row = replace(current, attempts=current.attempts + 1, reason=reason)
+        await self._journal.update(row, self._wall_ms() + self._pause_ms(row.attempts))
+        return row
+
+    async def _poll(self, rows: Sequence[OutboxRow]) -> None:
+        delivery_ids = [row.delivery_id for row in rows if not is_end(row.state)]
+        if not delivery_ids:
+            return
+        for store in self._stores:
+            found = await _tolerantly(store.receipts(self._identity.peer_id, delivery_ids))
+            for receipt in found or ():
+                await self.take_receipt(receipt)
+
+    async def _advance(self, row: OutboxRow, event: Event) -> OutboxRow:
+        current = await self._row(row.delivery_id)  # it may have ended while we waited
+        if is_end(current.state):
+            return current
+        row = replace(row, state=advance(current.state, event))
+        await self._journal.update(row)
+        await self._tell(row)
+        return row
+
+    async def _tell(self, row: OutboxRow) -> None:
+        self._on_change(row)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _row(self, delivery_id: bytes) -> OutboxRow:
+        row = await self._journal.get(delivery_id)
+        if row is None:
+            raise UnknownDelivery
+        return row
+
+    def _pause_ms(self, attempts: int) -> int:
+        pause_ms = min(self._config.retry_base_ms << min(attempts, 16), self._config.retry_max_ms)
+        return round(pause_ms * self._rng.uniform(0.5, 1.0))
+
+
+def _event(receipt: Receipt) -> Event:
+    match receipt.outcome:
+        case Outcome.DELIVERED:
+            return Event.RECEIPT_DELIVERED
+        case Outcome.REFUSED:
+            return Event.RECEIPT_REFUSED
+
+
+async def _tolerantly(call: Awaitable[_Answer]) -> _Answer | None:
+    """Await a call to one of several stores; None when that one fails."""
+    try:
+        return await call
+    except QueueError:
+        return None
