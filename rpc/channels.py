@@ -92,7 +92,7 @@ class ChannelPool:
     def forget(self, peer_id: bytes) -> None:
         """Drop the peer's channel, with the calls on it, and its pin."""
         self._pins.pop(peer_id, None)
-        self._drop(peer_id, grace_s=None)
+        self._drop(peer_id, grace_s=0.0)
 
     async def close(self) -> None:
         """Close all channels, with the calls on them. May be called again."""
@@ -133,7 +133,7 @@ class ChannelPool:
         entry = self._open(pin)
         if await _becomes_ready(entry.channel):
             return entry.channel
-        self._drop(peer_id, grace_s=None)
+        self._drop(peer_id, grace_s=0.0)
         name = short_peer_id(peer_id)
         raise Unreachable(f"peer {name} at {pin.address} ended the connection")
 
@@ -143,7 +143,7 @@ class ChannelPool:
         pin = self._pins.get(peer_id)
         if pin is None or (addresses and pin.asked not in addresses):
             # A peer that moved: its open channel, if it still works, was taken before.
-            self._drop(peer_id, grace_s=None)
+            self._drop(peer_id, grace_s=0.0)
             return None
         entry = self._entries.get(peer_id) or self._open(pin)
         try:
@@ -154,7 +154,7 @@ class ChannelPool:
                     return entry.channel
         except TimeoutError:
             pass  # the peer may be elsewhere, or have a new leaf: discovery tells
-        self._drop(peer_id, grace_s=None)
+        self._drop(peer_id, grace_s=0.0)
         return None
 
     async def _discover(self, peer_id: bytes, addresses: Sequence[Address]) -> Pin:
@@ -181,7 +181,7 @@ class ChannelPool:
         channel = grpc.aio.secure_channel(
             target, credentials, (name, *channel_options(self._config))
         )
-        self._drop(pin.peer_id, grace_s=None)
+        self._drop(pin.peer_id, grace_s=0.0)
         self._make_room()
         entry = self._entries[pin.peer_id] = _Entry(channel, pin)
         return entry
@@ -203,12 +203,15 @@ class ChannelPool:
         connecting = entry.pin.peer_id in self._connecting
         return not connecting and entry.channel.get_state() is grpc.ChannelConnectivity.IDLE
 
-    def _drop(self, peer_id: bytes, *, grace_s: float | None) -> None:
+    def _drop(self, peer_id: bytes, *, grace_s: float) -> None:
         entry = self._entries.pop(peer_id, None)
-        if entry is not None:
-            task = asyncio.get_running_loop().create_task(entry.channel.close(grace_s))
-            self._closing[task] = entry.channel
-            task.add_done_callback(self._closing.pop)
+        if entry is None:
+            return
+        if len(self._closing) >= self._config.channels_max:
+            grace_s = 0.0
+        task = asyncio.get_running_loop().create_task(_close(entry.channel, grace_s))
+        self._closing[task] = entry.channel
+        task.add_done_callback(self._closing.pop)
 
     def _probe_context(self) -> ssl.SSLContext:
         if self._context is None:
@@ -227,3 +230,9 @@ async def _becomes_ready(channel: grpc.aio.Channel) -> bool:
                 return False
             case _:
                 await channel.wait_for_state_change(state)
+
+
+async def _close(channel: grpc.aio.Channel, grace_s: float) -> None:
+    # Not close(grace_s): once begun, gRPC lets nobody shorten that wait.
+    await asyncio.sleep(grace_s)
+    await channel.close()
