@@ -69,7 +69,8 @@ def matches(filename: str, words: Sequence[str]) -> bool:
 def fold(text: str) -> str:
     """Apply NFKC and case folding until neither changes anything.
 
-    One pass is not enough: folding can leave text that NFKC composes anew and the other way round.
+    One pass does with the Unicode tables tried, but Unicode does not promise it of this order of
+    steps; words that change when folded again would be lost to search, so this goes on until none.
     """
     for _ in range(FOLD_PASSES_MAX):
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

@@ -442,6 +442,18 @@ def test_a_restart_has_the_same_records_and_blocks_and_skips_expired_and_damaged
     assert set(changes.deleted) == {*disk, b"d" * 20, b"m" * 20} - kept
 
 
+def test_what_expires_and_comes_back_between_two_journals_stays_on_disk() -> None:
+    store = make_store()
+    disk: dict[bytes, SavedRecord] = {}
+    store.store(signed(ContentPayload(CONTENT_ID), expires_ms=NOW_MS + 1), now_ms=NOW_MS)
+    apply(disk, store)
+    back = signed(ContentPayload(CONTENT_ID), sequence=NOW_MS + 1)
+    assert store.expire(NOW_MS + 1) == 1
+    assert store.store(back, now_ms=NOW_MS + 1) == OK
+    apply(disk, store)
+    assert [row.data for row in disk.values()] == [encode_record(back)]
+
+
 def test_the_journal_of_deletions_is_bounded() -> None:
     store = make_store(deletions_max=2)
     for payload in contents(5):
