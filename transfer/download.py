@@ -29,6 +29,7 @@ from transfer.errors import (
     TimedOut,
     TransferError,
 )
+from transfer.hashing import Fingerprint
 from transfer.manifest import Manifest
 from transfer.partial import PartFile
 from transfer.scheduler import Done, Request, Stalled, Swarm, SwarmConfig, Wait
@@ -77,6 +78,8 @@ class DownloadResult:
     seconds: float
     by_holder: Mapping[bytes, int]
     manifest: Manifest
+    fingerprint: Fingerprint
+    """The finished file, to be shared on without hashing it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class Download:
         self._random = random_source or random.Random()
         self._part: PartFile | None = None
         self._swarm: Swarm | None = None
+        self._finished: Fingerprint | None = None
         self._written = 0
         self._done_bytes = 0
         self._fetched_bytes = 0
@@ -155,9 +159,11 @@ class Download:
         return Progress(self._done_bytes, size, self._fetched_bytes, dict(self._by_holder))
 
     def source(self) -> Source | None:
-        """Return what is fetched so far, to be served on; None before the first byte."""
+        """Return what is fetched so far, to be served on, at last the whole file; or None."""
         if self._manifest is None or self._part is None or not self._written:
             return None
+        if self._finished is not None:
+            return Source(self.target, self._manifest, self._finished)
         return Source(self._part.path, self._manifest, None, have=lambda: self._written)
 
     async def run(self) -> DownloadResult:
@@ -175,7 +181,7 @@ class Download:
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 await self._fetch(pool)
-            await asyncio.to_thread(self._part.finish, overwrite=self._overwrite)
+            self._finished = await asyncio.to_thread(self._part.finish, overwrite=self._overwrite)
         except TimeoutError as error:
             raise TimedOut from error
         finally:
@@ -184,6 +190,7 @@ class Download:
             self._part.close()
             await self._save()
         assert self._manifest is not None
+        assert self._finished is not None
         if self._journal is not None:
             await self._journal.forget(str(self._part.path))
         self._tell()
@@ -196,6 +203,7 @@ class Download:
             seconds=time.monotonic() - started,
             by_holder=dict(self._by_holder),
             manifest=self._manifest,
+            fingerprint=self._finished,
         )
 
     # --- phases ---

@@ -19,7 +19,7 @@ from blake3 import blake3
 from identity.encoding import length_prefixed
 from transfer.bitmap import full_bitmap
 from transfer.errors import DiskFull, TargetBusy, TargetExists, TargetUnwritable, TransferError
-from transfer.hashing import read_exactly
+from transfer.hashing import Fingerprint, read_exactly
 from transfer.manifest import Manifest
 
 LOCK_TRIES_MAX = 16
@@ -78,11 +78,12 @@ class PartFile:
         except OSError as error:
             raise target_error(error, self.target) from error
 
-    def finish(self, *, overwrite: bool) -> None:
+    def finish(self, *, overwrite: bool) -> Fingerprint:
         """Make the file durable and give it its name; TargetExists leaves both as they are."""
         try:
             os.fsync(self._descriptor)
             move_into_place(self.path, self.target, overwrite=overwrite)
+            return Fingerprint.of(os.fstat(self._descriptor))
         except OSError as error:
             raise target_error(error, self.target) from error
 

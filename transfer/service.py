@@ -180,13 +180,16 @@ class TransferService:
         try:
             return OpenSource(source)
         except (SourceChanged, SourceUnreadable):
+            if source.have is not None:
+                return FrameStatus.MISSING  # a download that ended; it changes no share
             self._shares.source_changed(content_id, source.path)
             return FrameStatus.CHANGED
 
     def report_changed(self, opened: OpenSource) -> None:
         """Note that a source changed while it was served."""
         source = opened.source
-        self._shares.source_changed(source.manifest.content_id, source.path)
+        if source.have is None:
+            self._shares.source_changed(source.manifest.content_id, source.path)
 
     def frame_bytes(self) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
@@ -219,6 +222,7 @@ class _FetchStream:
         self._context = context
         self._peer_id = peer_id
         self._open: OrderedDict[bytes, OpenSource] = OrderedDict()
+        self._writing = False
 
     async def run(self) -> None:
         """Serve until the asker is done or nothing has moved for too long."""
@@ -237,6 +241,9 @@ class _FetchStream:
                     await self._answer(request, idle)
                     idle.reschedule(loop.time() + self._service.idle_timeout_s)
         except TimeoutError:
+            if self._writing:
+                # A status would wait behind data that nobody reads: drop the call instead.
+                raise asyncio.CancelledError from None
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "idle")
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed request")
 
@@ -248,18 +255,18 @@ class _FetchStream:
     async def _answer(self, request: FetchRequest, idle: asyncio.Timeout) -> None:
         opened = self._opened(request.content_id)
         if not isinstance(opened, OpenSource):
-            await self._context.write(encode_frame(request.request, opened))
+            await self._write(encode_frame(request.request, opened))
             return
         source = opened.source
         if not source.verified() >> request.chunk & 1:
-            await self._context.write(encode_frame(request.request, FrameStatus.MISSING))
+            await self._write(encode_frame(request.request, FrameStatus.MISSING))
             return
         try:
             await self._send_chunk(request, opened, idle)
         except SourceChanged:
             self._service.report_changed(opened)
             self._open.pop(request.content_id).close()
-            await self._context.write(encode_frame(request.request, FrameStatus.CHANGED))
+            await self._write(encode_frame(request.request, FrameStatus.CHANGED))
 
     async def _send_chunk(
         self, request: FetchRequest, opened: OpenSource, idle: asyncio.Timeout
@@ -275,8 +282,13 @@ class _FetchStream:
                 await asyncio.sleep(wait_s)
             data = await asyncio.to_thread(opened.read, start + offset, size)
             frame = encode_frame(request.request, FrameStatus.DATA, offset, data)
-            await self._context.write(frame)
+            await self._write(frame)
             self._service.sent(self._peer_id, request.content_id, size)
+
+    async def _write(self, frame: bytes) -> None:
+        self._writing = True
+        await self._context.write(frame)
+        self._writing = False
 
     def _opened(self, content_id: bytes) -> OpenSource | FrameStatus:
         known = self._open.get(content_id)

@@ -1,0 +1,227 @@
+"""The swarm scheduler as a transcript, and under random holders."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer.scheduler import Command, Done, Request, Stalled, Swarm, SwarmConfig, Wait
+
+A, B, C = b"a", b"b", b"c"
+SIZE = 512 * 1024
+
+
+def swarm(chunks: int, config: SwarmConfig | None = None, verified: int = 0) -> Swarm:
+    return Swarm(chunks, SIZE, random_source=random.Random(1), verified=verified, config=config)
+
+
+def requests(state: Swarm, now: float) -> tuple[list[Request], Command]:
+    """All requests that are given now, and the command that ends them."""
+    given_out = []
+    while isinstance(command := state.next(now=now), Request):
+        given_out.append(command)
+        state.check()
+    return given_out, command
+
+
+def test_nothing_to_fetch_is_done() -> None:
+    assert swarm(0).next(now=0.0) == Done()
+    assert swarm(3, verified=0b111).next(now=0.0) == Done()
+
+
+def test_no_holder_is_stalled() -> None:
+    assert swarm(1).next(now=0.0) == Stalled()
+
+
+def test_two_equal_holders_are_asked_for_the_same_number() -> None:
+    state = swarm(4)
+    for holder in (A, B):
+        assert state.holder_added(holder, None, now=0.0)
+    asked, _ = requests(state, 0.0)
+    assert sorted(request.holder for request in asked) == [A, A, B, B]
+    assert len({request.chunk for request in asked}) == 4
+
+
+def test_no_holder_takes_more_than_its_share_of_what_is_left() -> None:
+    state = swarm(2)
+    for holder in (A, B):
+        state.holder_added(holder, None, now=0.0)
+    asked, _ = requests(state, 0.0)
+    assert [request.holder for request in asked] == [A, B]
+
+
+def test_fast_holder_gets_a_larger_window() -> None:
+    state = swarm(1000)
+    for holder in (A, B):
+        state.holder_added(holder, None, now=0.0)
+    now = 0.0
+    asked, _ = requests(state, now)
+    for _ in range(40):
+        now += 0.01
+        chunk = next(iter(state._holders[A].asked))
+        state.chunk_verified(A, chunk, now=now)
+        requests(state, now)
+    assert state.asked_of(A) >= 8
+    assert state.asked_of(B) == 2
+
+
+def test_rarest_chunk_comes_first() -> None:
+    state = swarm(8)
+    state.holder_added(A, 0b1111_1111, now=0.0)
+    state.holder_added(B, 0b1110_1111, now=0.0)
+    state.holder_added(C, 0b1110_1111, now=0.0)
+    asked, _ = requests(state, 0.0)
+    assert asked[0] == Request(A, 4)
+
+
+def test_bad_chunk_bans_the_holder_and_is_asked_elsewhere() -> None:
+    state = swarm(1)
+    state.holder_added(A, None, now=0.0)
+    assert state.next(now=0.0) == Request(A, 0)
+    state.holder_added(B, None, now=0.0)
+    state.chunk_bad(A, 0)
+    assert state.next(now=0.0) == Request(B, 0)
+    assert not state.holder_added(A, None, now=1.0)
+    assert not state.chunk_verified(A, 0, now=1.0)
+    assert state.chunk_verified(B, 0, now=1.0)
+    assert state.next(now=1.0) == Done()
+
+
+def test_busy_holder_waits_as_long_as_it_said() -> None:
+    state = swarm(1)
+    state.holder_added(A, None, now=0.0)
+    assert state.next(now=0.0) == Request(A, 0)
+    state.busy(A, 2.0, now=0.0)
+    assert state.next(now=1.0) == Wait(2.0)
+    assert state.next(now=2.0) == Request(A, 0)
+
+
+def test_late_chunk_is_asked_of_a_second_holder_and_counts_once() -> None:
+    state = swarm(3)
+    state.holder_added(A, None, now=0.0)
+    state.holder_added(B, None, now=0.0)
+    asked, _ = requests(state, 0.0)
+    by_holder: dict[bytes, list[int]] = {A: [], B: []}
+    for request in asked:
+        by_holder[request.holder].append(request.chunk)
+    for chunk in by_holder[B]:
+        assert state.chunk_verified(B, chunk, now=0.1)
+    rest, _ = requests(state, 0.1)
+    assert rest == []
+    rest, _ = requests(state, 3.0)
+    assert {request.holder for request in rest} == {B}
+    late = rest[0].chunk
+    assert late in by_holder[A]
+    assert state.chunk_verified(B, late, now=3.1)
+    assert not state.chunk_verified(A, late, now=3.2)
+
+
+def test_failed_holder_gives_its_chunks_back_and_may_return() -> None:
+    state = swarm(1)
+    state.holder_added(A, None, now=0.0)
+    assert state.next(now=0.0) == Request(A, 0)
+    state.holder_failed(A)
+    assert state.next(now=0.0) == Stalled()
+    state.holder_added(A, None, now=1.0)
+    assert state.next(now=1.0) == Request(A, 0)
+
+
+def test_holder_that_misses_a_chunk_is_not_asked_for_it_again() -> None:
+    state = swarm(1)
+    state.holder_added(A, None, now=0.0)
+    state.next(now=0.0)
+    state.chunk_missing(A, 0)
+    assert state.next(now=0.0) == Stalled()
+    state.holder_has(A, 0b1)
+    assert state.next(now=0.0) == Request(A, 0)
+
+
+def test_bytes_in_flight_are_bounded_over_all_holders() -> None:
+    state = swarm(100, SwarmConfig(in_flight_bytes_max=5 * SIZE))
+    for number in range(10):
+        state.holder_added(bytes([number]), None, now=0.0)
+    asked, _ = requests(state, 0.0)
+    assert len(asked) == 5
+
+
+def test_holders_beyond_the_bound_are_not_added() -> None:
+    state = swarm(1, SwarmConfig(holders_max=1))
+    assert state.holder_added(A, None, now=0.0)
+    assert not state.holder_added(B, None, now=0.0)
+
+
+class Simulated:
+    """A random swarm: holders of different rates that lie, fail, are busy, or have a part."""
+
+    def __init__(self, chunks: int, holders: int, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.chunks = chunks
+        self.state = swarm(chunks)
+        self.now = 0.0
+        self.accepted: list[int] = []
+        self.flying: list[tuple[float, bytes, int]] = []
+        self.liars = {bytes([n]) for n in range(1, holders) if self.random.random() < 0.3}
+        self.have: dict[bytes, int | None] = {}
+        for number in range(holders):
+            peer = bytes([number])
+            full = number == 0 or self.random.random() < 0.5
+            self.have[peer] = None if full else self.random.getrandbits(chunks)
+            self.state.holder_added(peer, self.have[peer], now=0.0)
+        self.rates = {peer: self.random.uniform(0.01, 2.0) for peer in self.have}
+
+    def run(self) -> None:
+        for _ in range(self.chunks * 60 + 600):
+            match self.state.next(now=self.now):
+                case Request(holder, chunk):
+                    assert holder not in self.state.banned
+                    have = self.have[holder]
+                    assert have is None or have >> chunk & 1
+                    delay = self.rates[holder] * self.random.uniform(0.5, 2)
+                    self.flying.append((self.now + delay, holder, chunk))
+                case Done():
+                    return
+                case Stalled():
+                    self.bring_back()
+                case Wait(until):
+                    self.pass_time(until)
+            self.state.check()
+        raise AssertionError("the swarm does not end")
+
+    def pass_time(self, until: float) -> None:
+        assert until > self.now
+        if not self.flying or min(self.flying)[0] > until:
+            self.now = until
+            return
+        arrival = min(self.flying)
+        self.flying.remove(arrival)
+        self.now = max(self.now, arrival[0])
+        self.arrive(arrival[1], arrival[2])
+
+    def arrive(self, holder: bytes, chunk: int) -> None:
+        dice = self.random.random()
+        if holder in self.liars and dice < 0.5:
+            self.state.chunk_bad(holder, chunk)
+        elif dice < 0.05:
+            self.forget(holder)
+            self.state.holder_failed(holder)
+        elif dice < 0.1:
+            self.forget(holder)
+            self.state.busy(holder, self.random.uniform(0, 3), now=self.now)
+        elif self.state.chunk_verified(holder, chunk, now=self.now):
+            assert holder not in self.state.banned
+            self.accepted.append(chunk)
+
+    def forget(self, holder: bytes) -> None:
+        self.flying = [entry for entry in self.flying if entry[1] != holder]
+
+    def bring_back(self) -> None:
+        """The honest whole holder comes back: the union is complete again."""
+        self.now += 0.1
+        self.state.holder_added(b"\0", None, now=self.now)
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 1 << 32))
+def test_any_swarm_ends_with_each_chunk_accepted_once(chunks: int, holders: int, seed: int) -> None:
+    simulated = Simulated(chunks, holders, seed)
+    simulated.run()
+    assert sorted(simulated.accepted) == list(range(chunks))

@@ -1,0 +1,83 @@
+"""Our bytes are protobuf's bytes, and no message raises."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protos import transfer_pb2
+from transfer.wire import (
+    FRAME_DATA_MAX_BYTES,
+    FetchRequest,
+    FrameStatus,
+    decode_fetch_request,
+    decode_frame,
+    encode_fetch_request,
+    encode_frame,
+)
+
+NUMBERS = st.integers(0, (1 << 32) - 1)
+CONTENT_IDS = st.binary(min_size=32, max_size=32)
+
+
+@given(NUMBERS, CONTENT_IDS, NUMBERS)
+def test_fetch_request_is_byte_for_byte_protobuf(number: int, content: bytes, chunk: int) -> None:
+    theirs = transfer_pb2.FetchRequest(request=number, content_id=content, chunk=chunk)
+    ours = FetchRequest(number, content, chunk)
+    assert encode_fetch_request(ours) == theirs.SerializeToString()
+    assert decode_fetch_request(theirs.SerializeToString()) == ours
+
+
+@given(NUMBERS, st.sampled_from(FrameStatus), NUMBERS, st.binary(max_size=300))
+def test_frame_is_byte_for_byte_protobuf(
+    number: int, status: FrameStatus, offset: int, data: bytes
+) -> None:
+    theirs = transfer_pb2.FetchFrame(
+        request=number,
+        status=transfer_pb2.FetchFrame.Status.Name(status),
+        offset=offset,
+        data=data,
+    )
+    assert encode_frame(number, status, offset, data) == theirs.SerializeToString()
+    frame = decode_frame(theirs.SerializeToString())
+    assert frame is not None
+    assert (frame.request, frame.status, frame.offset) == (number, status, offset)
+    assert bytes(frame.data) == data
+
+
+def test_largest_frame_parses_and_one_byte_more_does_not() -> None:
+    data = bytes(FRAME_DATA_MAX_BYTES)
+    message = encode_frame(7, FrameStatus.DATA, 9, data)
+    parsed = transfer_pb2.FetchFrame.FromString(message)
+    assert (parsed.request, parsed.offset, parsed.data) == (7, 9, data)
+    assert decode_frame(message) is not None
+    assert decode_frame(encode_frame(7, FrameStatus.DATA, 9, data + b"x")) is None
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_raise(message: bytes) -> None:
+    decode_frame(message)
+    decode_fetch_request(message)
+
+
+@given(st.integers(5, 200), st.binary(max_size=20), CONTENT_IDS)
+def test_unknown_fields_are_skipped(field: int, value: bytes, content: bytes) -> None:
+    tag = field << 3 | 2
+    head = bytes((tag & 0x7F | 0x80, tag >> 7)) if tag > 0x7F else bytes((tag,))
+    message = encode_fetch_request(FetchRequest(1, content, 2)) + head + bytes((len(value),))
+    assert decode_fetch_request(message + value) == FetchRequest(1, content, 2)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x08",
+        b"\x22\x05abc",
+        b"\x10\x03",
+        b"\x0b",
+        b"\x00\x01",
+        b"\x08" + b"\xff" * 11,
+        b"\x20\x01",
+    ],
+)
+def test_malformed_frame_is_none(message: bytes) -> None:
+    assert decode_frame(message) is None
