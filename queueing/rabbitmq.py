@@ -29,6 +29,7 @@ from pathlib import Path
 from identity.keys import Identity
 from queueing.envelope import OuterManifest
 from queueing.errors import (
+    BadEnvelope,
     Expired,
     MailboxFull,
     NoMailbox,
@@ -214,6 +215,8 @@ class RabbitStore:
                 if len(window) >= window_max:
                     await self._confirm_oldest(link, window, deposit)
                 sealed = await deposit.chunks.read(index)
+                if not manifest.chunk_is_good(index, sealed):
+                    raise BadEnvelope("a sealed chunk is not the one that its envelope lists")
                 mail = ChunkMail(manifest.delivery_id, index, manifest.count, sealed)
                 sent = self._publish(link, deposit.queue, mail, manifest.expires_ms)
                 window.append((index, sent))
@@ -277,7 +280,7 @@ class RabbitStore:
                 link = await self._publisher_link()
                 await work(link)
             except Unavailable:
-                if attempt == self._config.reconnects_max or (link is None and attempt == 0):
+                if self._gives_up(attempt, link):
                     raise
             else:
                 return
@@ -291,6 +294,12 @@ class RabbitStore:
                     await self._publisher.close()
                 self._publisher = await BrokerLink.open(self._url, self._config)
             return self._publisher
+
+    def _gives_up(self, attempt: int, link: BrokerLink | None) -> bool:
+        """Tell whether another connection would not help: none was lost, or too many were."""
+        if link is None:
+            return attempt in (0, self._config.reconnects_max)
+        return attempt == self._config.reconnects_max or not link.is_lost
 
     def _pause_s(self, attempt: int) -> float:
         """Full jitter: many peers that lost one broker do not come back together."""
@@ -309,7 +318,7 @@ class RabbitStore:
                     link = await BrokerLink.open(self._url, self._config)
                     return await self._drain_link(link, queue, owner)
                 except Unavailable:
-                    if attempt == self._config.reconnects_max or (link is None and attempt == 0):
+                    if self._gives_up(attempt, link):
                         raise
                 finally:
                     if link is not None:

@@ -39,6 +39,7 @@ from queueing.rabbitmq_url import AmqpUrl
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 _PERSISTENT = 2
+_NOT_FOUND = 404
 _CAUSES_MAX = 16
 
 
@@ -156,8 +157,12 @@ class Wire:
             "", publication.queue, publication.body, properties, mandatory=True
         )
 
-    def declare(self, request: int, queue: str) -> None:
-        """Make sure a durable queue exists, on a channel of its own: a refusal closes it."""
+    def declare(self, request: int, queue: str, *, create: bool = False) -> None:
+        """Make sure a durable queue exists, on channels of its own: a refusal closes a channel.
+
+        Asks first and creates only what is missing, so that an operator may have made the queue
+        with a type and limits of his own.
+        """
         if not self._usable():
             return
 
@@ -166,12 +171,16 @@ class Wire:
             side.close()
 
         def closed(_channel: Any, reason: Exception) -> None:
-            if isinstance(reason, ChannelClosedByBroker):
+            if not isinstance(reason, ChannelClosedByBroker):
+                return
+            if reason.reply_code == _NOT_FOUND and not create:
+                self.declare(request, queue, create=True)
+            else:
                 self._tell(Counted(request, _failure(reason, self._url)))
 
         def opened(channel: Any) -> None:
             channel.add_on_close_callback(closed)
-            channel.queue_declare(queue, durable=True, callback=declared)
+            channel.queue_declare(queue, passive=not create, durable=True, callback=declared)
 
         side = self._connection.channel(on_open_callback=opened)
 

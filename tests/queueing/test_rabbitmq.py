@@ -18,6 +18,8 @@ from queueing.rabbitmq_link import BrokerLink
 from queueing.rabbitmq_messages import ChunkMail, Mail, encode_mail, mail_queue, receipts_queue
 from queueing.rabbitmq_url import parse_amqp_url
 from queueing.store import DepositReceipt, StoreKind
+from tests.queueing.contract import StoreContract
+from tests.queueing.letters import NETWORK_ID
 from tests.queueing.rabbit_mail import (
     CONTENT,
     NAME,
@@ -27,6 +29,52 @@ from tests.queueing.rabbit_mail import (
     sealed_chunks_of,
 )
 from tests.support.broker import free_ports
+
+
+class RabbitBed:
+    """One broker, and a folder a peer."""
+
+    resumes = False
+    checks_deposits = True
+    cancels = True
+    full_at_bytes = None
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self.stores: dict[bytes, RabbitStore] = {}
+
+    async def store_of(self, identity: Identity) -> RabbitStore:
+        if identity.peer_id not in self.stores:
+            folder = self.folder / identity.peer_id.hex()
+            self.stores[identity.peer_id] = RabbitStore(
+                parse_amqp_url(self.url), NETWORK_ID, folder, identity=identity
+            )
+        return self.stores[identity.peer_id]
+
+    async def crash(self) -> None:
+        """Lose all connections and journals; test_rabbitmq_failures.py kills the broker itself."""
+        stores, self.stores = self.stores, {}
+        for store in stores.values():
+            await store.close()
+
+    def now_ms(self) -> int:
+        return now_ms()
+
+    async def pass_time(self, until_ms: int) -> None:
+        await asyncio.sleep((until_ms + 1 - now_ms()) / 1000)
+
+
+@pytest.fixture
+async def bed(broker: str, tmp_path: Path) -> AsyncIterator[RabbitBed]:
+    made = RabbitBed(broker, tmp_path)
+    yield made
+    await made.crash()
+
+
+class TestRabbitKeepsTheContract(StoreContract):
+    """Every test of the suite, on a broker."""
+
 
 Opener = Callable[..., RabbitStore]
 QUICK = RabbitConfig(connect_timeout_s=1.0, reconnects_max=0)
@@ -264,8 +312,12 @@ async def test_queue_that_the_operator_limits_is_a_full_mailbox(
         connection.close()
 
     await asyncio.to_thread(declare_limited)
+    sender, recipient = open_store(parties.sender), open_store(parties.recipient)
     with pytest.raises(MailboxFull):
-        await open_store(parties.sender).deposit(*parties.seal(tmp_path, size=5_000_000))
+        await sender.deposit(*parties.seal(tmp_path, size=5_000_000))
+    assert [found async for found in recipient.collect(parties.recipient.peer_id)] == []
+    await sender.deposit(*parties.seal(tmp_path, size=10))
+    assert len([found async for found in recipient.collect(parties.recipient.peer_id)]) == 1
 
 
 async def test_second_reader_of_one_mailbox_is_kept_out(
