@@ -157,6 +157,7 @@ class PublishSchedule:
         self._swept: tuple[bytes, bytes] = (b"", b"")
         self._next_due_ms: int | None = None
         self._changed: dict[bytes, None] = {}
+        self._deleted: dict[bytes, None] = {}
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -234,6 +235,7 @@ class PublishSchedule:
         if len(self._plans) >= self._config.drafts_max:
             raise ScheduleFull
         self._plans[plan.draft_id] = plan
+        self._deleted.pop(plan.draft_id, None)
         bisect.insort(self._order, (plan.key, plan.draft_id))
 
     def _withdraw(self, plan: _Plan, now_ms: int) -> None:
@@ -318,7 +320,11 @@ class PublishSchedule:
     def _forget(self, plan: _Plan) -> None:
         del self._plans[plan.draft_id]
         del self._order[bisect.bisect_left(self._order, (plan.key, plan.draft_id))]
-        self._changed[plan.draft_id] = None
+        self._changed.pop(plan.draft_id, None)
+        self._deleted[plan.draft_id] = None
+        if len(self._deleted) > self._config.drafts_max:
+            # A row left on disk is only published or withdrawn once more after a restart.
+            del self._deleted[next(iter(self._deleted))]
 
     # --- what became of it ----------------------------------------------------------------------
 
@@ -385,12 +391,11 @@ class PublishSchedule:
 
     def take_changes(self) -> ScheduleChanges:
         """Give out what changed since the last call, once."""
-        plans = [(draft_id, self._plans.get(draft_id)) for draft_id in self._changed]
+        saved = tuple(_row_of(self._plans[draft_id]) for draft_id in self._changed)
+        changes = ScheduleChanges(saved, tuple(self._deleted))
         self._changed.clear()
-        return ScheduleChanges(
-            saved=tuple(_row_of(plan) for _, plan in plans if plan is not None),
-            deleted=tuple(draft_id for draft_id, plan in plans if plan is None),
-        )
+        self._deleted.clear()
+        return changes
 
     def load(self, rows: Iterable[ScheduleRow]) -> int:
         """Take back persisted drafts and return how many were good; due times stay as they were."""

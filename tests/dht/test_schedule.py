@@ -352,6 +352,14 @@ def test_damaged_rows_are_left_out() -> None:
     assert again.rows() == [good]
 
 
+def test_the_journal_of_forgotten_drafts_is_bounded() -> None:
+    schedule = make_schedule(drafts_max=2)
+    for number in range(5):
+        draft_id = schedule.withdraw(ContentPayload(bytes([number]) * 32), now_ms=NOW_MS)
+        schedule.stored(draft_id, 1, now_ms=NOW_MS)
+    assert len(schedule.take_changes().deleted) == 2
+
+
 # --- properties ---------------------------------------------------------------------------------
 
 PAYLOADS = [ContentPayload(bytes([number]) * 32) for number in range(4)]
