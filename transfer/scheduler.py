@@ -101,15 +101,17 @@ class _Holder:
     busy_until: float = 0.0
     moved_at: float = 0.0
     """When this holder last completed a chunk, or was asked after being idle."""
-    rate_bytes_per_s: float = 0.0
-    """Zero while unknown."""
+    chunk_s: float = 0.0
+    """Seconds a chunk takes, smoothed; zero while unknown."""
+    completed: int = 0
+    """Chunks since it was added: a window grows by at most one a chunk."""
 
 
 class Swarm:
     """State of one download; see the module for inputs, outputs and invariants."""
 
     RARITY_LEVELS = 8
-    RATE_WEIGHT = 0.25
+    RATE_WEIGHT = 0.3
     BUSY_MIN_S = 0.05
 
     def __init__(
@@ -284,8 +286,7 @@ class Swarm:
         for holder in self._ready(now):
             if holder.have & self._pending:
                 continue
-            own_rate = holder.rate_bytes_per_s
-            own_s = (len(holder.asked) + 1) * self._chunk_size / own_rate if own_rate else 0.0
+            own_s = (len(holder.asked) + 1) * holder.chunk_s
             latest_s, latest = config.late_factor * own_s + config.late_slack_s, None
             for chunk, remaining_s in self._in_flight_elsewhere(holder, now):
                 if remaining_s > latest_s and self._copies[chunk] < config.copies_max:
@@ -306,8 +307,7 @@ class Swarm:
             for position, chunk in enumerate(other.asked, start=1):
                 if chunk in holder.asked or not holder.have >> chunk & 1:
                     continue
-                rate = other.rate_bytes_per_s
-                expected_s = position * self._chunk_size / rate if rate else 0.0
+                expected_s = position * other.chunk_s
                 yield chunk, max(expected_s - silent_s, silent_s if silent_s > expected_s else 0.0)
 
     def _ready(self, now: float) -> list[_Holder]:
@@ -329,9 +329,11 @@ class Swarm:
 
     def _window(self, holder: _Holder) -> int:
         config = self._config
-        by_rate = int(holder.rate_bytes_per_s * config.window_target_s / self._chunk_size) + 1
         by_bytes = max(1, config.window_bytes_max // self._chunk_size)
-        return min(max(by_rate, config.window_min), config.window_max, by_bytes)
+        # One quick chunk may be luck or a limiter's burst: grow step by step, as TCP does.
+        bound = min(config.window_min + holder.completed, config.window_max, by_bytes)
+        by_rate = int(config.window_target_s / holder.chunk_s) + 1 if holder.chunk_s else 0
+        return min(max(by_rate, config.window_min), bound)
 
     def _choose(self, candidates: int) -> int | None:
         if not candidates:
@@ -368,9 +370,10 @@ class Swarm:
 
     def _measure(self, holder: _Holder, asked_at: float, now: float) -> None:
         spent_s = max(now - max(asked_at, holder.moved_at), 1e-4)
-        rate = self._chunk_size / spent_s
-        known = holder.rate_bytes_per_s
-        holder.rate_bytes_per_s = known + self.RATE_WEIGHT * (rate - known) if known else rate
+        # Seconds are averaged and not rates, so that one quick chunk among slow ones weighs little.
+        known = holder.chunk_s
+        holder.chunk_s = known + self.RATE_WEIGHT * (spent_s - known) if known else spent_s
+        holder.completed += 1
         holder.moved_at = now
 
     def _rank(self) -> None:

@@ -55,7 +55,7 @@ def test_fast_holder_gets_a_larger_window() -> None:
     for holder in (A, B):
         state.holder_added(holder, None, now=0.0)
     now = 0.0
-    asked, _ = requests(state, now)
+    requests(state, now)
     for _ in range(40):
         now += 0.01
         chunk = next(iter(state._holders[A].asked))
