@@ -140,6 +140,11 @@ class Caller:
             candidate.peer_id, candidate.address, wire.Call.HELLO, b"\x90", timeout_s=timeout_s
         )
 
+    def public_key_at(self, candidate: Candidate) -> bytes | None:
+        """The key that a candidate proved at its address, if it did."""
+        session = self._session(candidate.peer_id, candidate.address)
+        return None if session is None else session.public_key
+
     def forget(self, address: Address) -> None:
         """Drop the session at an address."""
         self._sessions.pop(address, None)

@@ -61,3 +61,11 @@ class BadAnswer(DhtError):
 
 class NotListening(DhtError):
     """The DHT node is not listening."""
+
+
+class Dropped(DhtError):
+    """A datagram is not answered."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"dropped ({reason})")
+        self.reason = reason

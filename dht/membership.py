@@ -129,7 +129,7 @@ class Membership:
         for key in [key for key in self._greeted if key[0] == peer_id]:
             del self._greeted[key]
 
-    def greet(self, peer_id: bytes, address: Address, said_hello: bool) -> None:  # noqa: FBT001
+    def greet(self, peer_id: bytes, address: Address, said_hello: bool) -> None:
         """Send our hello to a newcomer whose address token was valid.
 
         One that has just said farewell still finishes what it is about: it is let go.
@@ -204,6 +204,13 @@ class Membership:
     def believe(self, hint: Address, teller_host: str) -> bool:
         """Tell whether to try an address that another peer gave us."""
         return self._can_send(hint) and is_believable(hint, teller_host) and not self.is_own(hint)
+
+    def usable(self, addresses: Sequence[Address]) -> list[Address]:
+        """Keep the addresses of a record that are worth a dial from here."""
+        local = self._bound is not None and scope_of(self._bound.host) is Scope.LOOPBACK
+        local = local or any(each.address.is_loopback for each in self._table.contacts())
+        least = Scope.LOOPBACK if local else Scope.PRIVATE
+        return [each for each in addresses if scope_of(each.host) >= least]
 
     def is_own(self, address: Address) -> bool:
         """Tell whether an address is this node's own."""

@@ -1,59 +1,48 @@
-"""The running DHT node: what the rest of the peer calls.
+"""The DHT node: what the rest of the peer calls.
 
-Owns the wiring of the parts and their life from `listen` to `close`. Must not know files, gRPC
-listeners, transfers or mail. All rules live in the parts; this module only joins them.
+Owns the calls and their meaning: listen, join, publish, withdraw, find. Must not know files,
+gRPC listeners, transfers or mail; how it is done is `dht.engine`'s and its parts'.
 """
 
-import asyncio
-import errno
 import os
 import random
-import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from dht.answering import Answerer
-from dht.calling import Caller
-from dht.clock import ClockWatch
+import grpc
+import msgspec
+
+from dht.bulk import Connect
 from dht.collecting import Hit
 from dht.config import DhtConfig
-from dht.contacts import Contact, StockContacts
-from dht.errors import NotListening, PortInUse
-from dht.hints import plain_host
-from dht.limits import RateLimit
-from dht.membership import Membership
+from dht.engine import Engine
+from dht.errors import NotListening
 from dht.lookup import Goal
-from dht.protocol import ShoalProtocol, room_bytes
-from dht.publishing import Publisher, PublishReport
-from dht.reads import Reader, candidate_of
+from dht.publishing import PublishReport
+from dht.reads import candidate_of
 from dht.records import (
+    ContentPayload,
     Kind,
+    MailPayload,
     NamePayload,
     Payload,
     PeerPayload,
     Record,
     content_key,
-    decode_payload,
     mail_key,
     name_key,
     nickname_key,
     peer_key,
     word_key,
-    ContentPayload,
-    MailPayload,
 )
-from dht.routing import Table, contacts_from_rows
 from dht.schedule import PublishSchedule
-from dht.seal import SESSION_BYTES, sealer_of
 from dht.self_view import SelfView
-from dht.stock import StockDesk, StockPinger
 from dht.storage import RecordStore, StorageLimits
-from dht.tokens import AddressTokens
-from dht.upkeep import DhtPersistence, Upkeep
+from dht.upkeep import DhtPersistence
 from dht.views import ContactView, Found, SearchHit, found_of, search_hits
 from dht.words import query_words
-from identity.address import Address, ip_of
+from identity.address import Address
 from identity.keys import Identity
 from identity.network import BootstrapNode, Network
 
@@ -65,10 +54,11 @@ __all__ = [
     "Found",
     "PublishReport",
     "SearchHit",
+    "bulk_handler",
 ]
 
-RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 FAREWELLS_MAX = 64
+"""Contacts that hear that we leave."""
 
 
 def wall_clock_ms() -> int:
@@ -79,7 +69,8 @@ def wall_clock_ms() -> int:
 class DhtNode:
     """One peer's place in the DHT.
 
-    `listen` first, then `bootstrap`; `close` at the end. States: made, listening, closed.
+    `listen` first, then `bootstrap`; `close` at the end. States: made, listening, closed; calls
+    outside of listening raise NotListening.
     """
 
     def __init__(
@@ -96,22 +87,20 @@ class DhtNode:
     ) -> None:
         self.config = config or DhtConfig()
         self.network = network
-        self._entropy: Callable[[int], bytes] = os.urandom if rng is None else rng.randbytes
+        entropy: Callable[[int], bytes] = os.urandom if rng is None else rng.randbytes
         self._rng = rng or random.Random()
-        self._raw_wall_ms = wall_ms
-        self._clock_watch = ClockWatch()
-        self._own = SelfView(identity, network, nickname, self.config.client, self._entropy)
-        self._drops: Counter[str] = Counter()
+        self._wall_ms = wall_ms
+        self._own = SelfView(identity, network, nickname, self.config.client, entropy)
         self._persistence = persistence
+        self._drops: Counter[str] = Counter()
+        self._running: Engine | None = None
+        self._connect: Connect | None = None
         self.store = RecordStore(network.network_id, limits)
         self.schedule = PublishSchedule(network.network_id, identity.public_key, self._rng)
+        self.on_contact: Callable[[bytes, Address], None] | None = None
+        """Called when a peer proved itself: new, back, moved, or just started again."""
         self.on_clock: Callable[[int], None] | None = None
-        self._contact_hook: Callable[[bytes, Address], None] | None = None
-        self._bootstrap_nodes: tuple[BootstrapNode, ...] = ()
-        self._remembered: list[Contact] = []
-        self._clock_told_ms = 0
-        self._task: asyncio.Task[None] | None = None
-        self._group: asyncio.TaskGroup | None = None
+        """Called with our clock's error in milliseconds, and with 0 when it is right again."""
 
     # Life
 
@@ -120,25 +109,34 @@ class DhtNode:
 
         Raises PortInUse.
         """
-        assert self._task is None, "a node listens once"
-        loop = asyncio.get_running_loop()
-        self._clock = loop.time
-        self._build()
-        udp = _bind(host, port)
-        await loop.create_datagram_endpoint(lambda: self.protocol, sock=udp)
-        name = udp.getsockname()
-        self.bound = Address(plain_host(name[0]), name[1])
-        self._membership.wire_up(self.caller, self._reader, self.bound)
-        rows = self._upkeep.load()
-        self._remembered = contacts_from_rows(rows)
-        ready = asyncio.Event()
-        self._task = asyncio.create_task(self._live(ready))
-        await ready.wait()
-        return self.bound.port
+        assert self._running is None, "a node listens once"
+        engine = Engine(
+            self._own,
+            self.store,
+            self.schedule,
+            self.config,
+            raw_wall_ms=self._wall_ms,
+            persistence=self._persistence,
+            rng=self._rng,
+            drops=self._drops,
+        )
+        engine.membership.on_contact = self._tell_contact
+        engine.on_clock = self._tell_clock
+        await engine.start(host, port)
+        self._running = engine
+        if self._connect is not None:
+            engine.use_grpc(self._connect)
+        return engine.bound.port
 
     def advertise(self, addresses: Sequence[Address]) -> None:
-        """Tell others from now on that we are reached there."""
+        """Tell others from now on that we are reached there; IP addresses only, at most 4."""
         self._own.advertise(addresses)
+
+    def use_grpc(self, connect: Connect) -> None:
+        """Send long sets of records over gRPC, through channels that connect gives."""
+        self._connect = connect
+        if self._running is not None:
+            self._running.use_grpc(connect)
 
     async def bootstrap(self, nodes: Sequence[BootstrapNode]) -> int:
         """Join through bootstrap nodes and remembered contacts; return the contacts gained.
@@ -146,70 +144,56 @@ class DhtNode:
         Names are resolved, our own address is skipped. While the node is alone it tries again by
         itself, more and more rarely.
         """
-        self._bootstrap_nodes = tuple(nodes)
-        self._upkeep.may_retry_bootstrap = True
-        return await self._bootstrap()
+        return await self._engine.bootstrap(nodes)
 
     async def close(self) -> None:
         """Stop, save and let the port go; withdraws nothing. Raises what broke the node, if so."""
-        task, self._task = self._task, None
-        if task is None:
-            return
-        self._upkeep.flush()
-        self.protocol.transport.close()
-        task.cancel()
-        await asyncio.wait([task])
-        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        engine, self._running = self._running, None
+        if engine is not None:
+            await engine.close()
 
     # Publishing
 
     async def publish(
         self, payloads: Sequence[Payload], *, expires_ms: int | None = None
     ) -> PublishReport:
-        """Sign records and store them on the k closest peers, once now and then again in time.
+        """Sign records and store them on the k closest peers, now and then again in time.
 
         Returns when each was acknowledged or given up for now; what nobody took is retried.
         Raises BadRecord for payloads that no storer takes, and ScheduleFull.
         """
-        report = await self._publisher.publish(payloads, expires_ms=expires_ms)
-        self._upkeep.planned()
+        report = await self._engine.publisher.publish(payloads, expires_ms=expires_ms)
+        self._engine.upkeep.planned()
         return report
 
     async def withdraw(self, payloads: Sequence[Payload]) -> PublishReport:
         """Store signed tombstones of our records; they are not republished."""
         now_ms = self.now_ms()
         planned = [self.schedule.withdraw(payload, now_ms=now_ms) for payload in payloads]
-        report = await self._publisher.publish_planned(planned)
-        self._upkeep.planned()
+        report = await self._engine.publisher.publish_planned(planned)
+        self._engine.upkeep.planned()
         return report
 
     async def withdraw_all(self) -> PublishReport:
         """Take our leave: withdraw all but the `peer` records, which then say that we are away.
 
-        All contacts hear it, not only those who store that record.
+        All contacts hear it, not only those who store that record. Requests of others are not
+        answered any more: `close` comes next.
         """
         now_ms = self.now_ms()
         planned = self.schedule.withdraw_all(now_ms=now_ms)
         farewell: bytes | None = None
         for payload in self.schedule.payloads():
             if isinstance(payload, PeerPayload):
-                away = PeerPayload(
-                    payload.nickname,
-                    payload.addresses,
-                    payload.sealing_key,
-                    now_ms,
-                    payload.under_nickname,
-                )
+                away = msgspec.structs.replace(payload, here_until_ms=now_ms)
                 planned.append(self.schedule.add(away, now_ms=now_ms))
-                if not payload.under_nickname:
-                    farewell = planned[-1]
-        report = await self._publisher.publish_planned(planned)
+                farewell = farewell if payload.under_nickname else planned[-1]
+        report = await self._engine.publisher.publish_planned(planned)
         self._own.leaving = True
         if farewell is not None:
-            contacts = self.table.closest(self.peer_id, FAREWELLS_MAX)
-            await self._publisher.tell(farewell, [candidate_of(each) for each in contacts])
+            contacts = self._engine.table.closest(self.peer_id, FAREWELLS_MAX)
+            hearers = [candidate_of(each) for each in contacts]
+            await self._engine.publisher.tell(farewell, hearers)
         return report
 
     # Reading
@@ -218,13 +202,13 @@ class DhtNode:
         self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
     ) -> list[tuple[Record, Payload]]:
         """Read the live records under a key from all closest storers, verified, newest first."""
-        return await self._reader.read(key, kinds, words=words, limit=limit)
+        return await self._engine.reader.read(key, kinds, words=words, limit=limit)
 
     def read_stream(
         self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
     ) -> AsyncIterator[Hit]:
         """Yield the records under a key as they come in; see `dht.reads`."""
-        return self._reader.read_stream(key, kinds, words=words, limit=limit)
+        return self._engine.reader.read_stream(key, kinds, words=words, limit=limit)
 
     async def find_name(self, filename: str, limit: int = 300) -> list[Found[NamePayload]]:
         """Find who offers a file of exactly this name (NFC)."""
@@ -239,13 +223,16 @@ class DhtNode:
         return found_of(await self.read(key, (Kind.CONTENT,), limit=limit), ContentPayload)
 
     async def search(self, words: Sequence[str], limit: int = 50) -> list[SearchHit]:
-        """Find files whose names have all the words; most holders first."""
+        """Find files whose names have all the words; most holders first.
+
+        Looks up the most selective word and lets the storers filter by the others.
+        """
         wanted = query_words(words)
         if not wanted:
             return []
         key = word_key(self.network.network_id, wanted[0])
         hits = await self.read(key, (Kind.WORD,), words=wanted[1:])
-        return search_hits(hits, limit)
+        return search_hits(hits, wanted, limit)
 
     async def find_peer(self, peer_id: bytes) -> Found[PeerPayload] | None:
         """Find a peer's own record by its id."""
@@ -269,32 +256,28 @@ class DhtNode:
         self, peer_ids: Sequence[bytes] | None = None, *, timeout_s: float = 1.0
     ) -> None:
         """Ping contacts at once (None: all), so that `contacts` is current."""
-        await self._membership.check(peer_ids, timeout_s)
+        await self._engine.membership.check(peer_ids, timeout_s)
 
     async def hello_address(self, address: Address, timeout_s: float = 2.0) -> ContactView | None:
         """Find out who is at an address; None when nobody of this network answers."""
-        return await self._membership.hello_address(address, timeout_s)
+        return await self._engine.membership.hello_address(address, timeout_s)
 
     async def closest_peers(self, key: bytes) -> list[ContactView]:
         """Look up the peers closest to a key that answer, closest first."""
-        found = await self._reader.closest(key, Goal.WRITE)
+        found = await self._engine.reader.closest(key, Goal.WRITE)
         views = {view.peer_id: view for view in self.contacts()}
         return [views[each.peer_id] for each in found if each.peer_id in views]
 
     def contacts(self) -> list[ContactView]:
         """Show all peers that proved themselves, departed ones too."""
-        return self._membership.contacts()
+        return self._engine.membership.contacts()
 
-    @property
-    def on_contact(self) -> Callable[[bytes, Address], None] | None:
-        """Called when a peer proved itself: new, back, moved, or just started again."""
-        return self._contact_hook
+    def usable(self, addresses: Sequence[Address]) -> list[Address]:
+        """Keep the addresses of a record that are worth a dial from here.
 
-    @on_contact.setter
-    def on_contact(self, hook: Callable[[bytes, Address], None] | None) -> None:
-        self._contact_hook = hook
-        if self._task is not None:
-            self._membership.on_contact = hook
+        Loopback only where we have to do with loopback ourselves; never link-local and the like.
+        """
+        return self._engine.membership.usable(addresses)
 
     # Itself
 
@@ -303,172 +286,47 @@ class DhtNode:
         return self._own.peer_id
 
     @property
+    def bound(self) -> Address:
+        """Where the UDP socket is bound."""
+        return self._engine.bound
+
+    @property
     def clock_offset_ms(self) -> int:
         """What our contacts agree must be added to our wall clock; 0 while it is right."""
-        return self._clock_watch.offset_ms
+        return 0 if self._running is None else self._running.clock_watch.offset_ms
 
     def now_ms(self) -> int:
         """Our wall time, corrected."""
-        return self._raw_wall_ms() + self._clock_watch.offset_ms
+        return self._wall_ms() + self.clock_offset_ms
 
     def observed_address(self) -> Address | None:
         """How at least two others see us."""
-        return self._membership.observed_address()
+        return self._engine.membership.observed_address()
 
     def counters(self) -> dict[str, int]:
         """Count drops, verdicts and datagrams since the start."""
-        counters = Counter(self._drops)
-        counters.update(self.store.counters())
-        if self._task is not None:
-            counters.update({f"seal-{name}": n for name, n in self._sealer.drops.items()})
-            counters["datagrams-sent"] = self.protocol.sent
-            counters["datagrams-received"] = self.protocol.received
-        return dict(counters)
+        return dict(self._drops) if self._running is None else self._running.counters()
 
-    def _build(self) -> None:
-        """Make the parts and join them."""
-        own, config, clock = self._own, self.config, self._clock
-        self._sealer = sealer_of(self.network, self._entropy(SESSION_BYTES))
-        self._stock = StockContacts()
-        self.table = Table(own.peer_id, config.table, now=clock())
-        self._membership = Membership(
-            self.table,
-            own,
-            config,
-            self._clock_watch,
-            clock=clock,
-            raw_wall_ms=self._raw_wall_ms,
-            spawn=self._spawn,
-            drops=self._drops,
-        )
-        self._membership.on_contact = self._contact_hook
-        self.answerer = self._build_answerer()
-        self.protocol = ShoalProtocol(
-            self.table, self._sealer, self.answerer, entropy=self._entropy, drops=self._drops
-        )
-        self._stock_pinger = StockPinger(
-            self.protocol, self._stock, clock=clock, timeout_s=config.call_timeout_s
-        )
-        self.caller = Caller(self.protocol, own, self._membership, config, clock)
-        self._reader = Reader(
-            self.caller,
-            self.table,
-            self.store,
-            own,
-            config,
-            clock=clock,
-            wall_ms=self.now_ms,
-            spawn=self._spawn,
-            believe=self._membership.believe,
-            drops=self._drops,
-        )
-        self._publisher = Publisher(
-            self.caller,
-            self._reader,
-            self.table,
-            self.store,
-            self.schedule,
-            own,
-            config,
-            wall_ms=self.now_ms,
-            drops=self._drops,
-        )
-        self._upkeep = Upkeep(
-            self.table,
-            self.store,
-            self.schedule,
-            self._membership,
-            self._reader,
-            self._publisher,
-            config,
-            own_id=own.peer_id,
-            clock=clock,
-            wall_ms=self.now_ms,
-            persistence=self._persistence,
-            bootstrap=self._bootstrap,
-            rng=self._rng,
-        )
-        self._membership.on_first_contact = self._upkeep.first_contact
-        self._membership.on_newcomer = self._upkeep.newcomer
-        self._membership.on_clock_sample = self._tell_clock
+    @property
+    def engine(self) -> Engine:
+        """The running parts, for tests and diagnosis."""
+        return self._engine
 
-    def _build_answerer(self) -> Answerer:
-        config = self.config
-        return Answerer(
-            self._own,
-            self.table,
-            self.store,
-            AddressTokens(self._entropy(32)),
-            RateLimit(rate_hz=config.hello_rate_hz, burst_max=config.hello_burst_max),
-            clock=self._clock,
-            wall_ms=self.now_ms,
-            room_bytes=room_bytes(self._sealer),
-            stock=None if self.network.is_private else self._build_stock_desk(),
-            on_newcomer=self._membership.greet,
-            on_stored=self._on_stored,
-            drops=self._drops,
-        )
-
-    def _build_stock_desk(self) -> StockDesk:
-        config = self.config
-        return StockDesk(
-            self.table,
-            self._stock,
-            RateLimit(rate_hz=config.stock_rate_hz, burst_max=config.stock_burst_max),
-            clock=self._clock,
-            on_stranger=self._on_stock_stranger,
-            drops=self._drops,
-        )
-
-    async def _live(self, ready: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            for loop in self._upkeep.loops():
-                group.create_task(loop())
-            ready.set()
-
-    async def _bootstrap(self) -> int:
-        return await self._membership.bootstrap(self._bootstrap_nodes, self._remembered)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run work as a task of this node; NotListening once it is closed."""
-        if self._group is None or self._task is None:
-            work.close()
+    @property
+    def _engine(self) -> Engine:
+        if self._running is None:
             raise NotListening
-        return self._group.create_task(work)
+        return self._running
 
-    def _on_stored(self, record: Record, sender_id: bytes) -> None:
-        """A peer that stores its own `peer` record as away with us takes its leave."""
-        if record.kind is not Kind.PEER or record.publisher != sender_id:
-            return
-        payload = decode_payload(record.kind, record.payload)
-        if isinstance(payload, PeerPayload) and payload.here_until_ms <= record.issued_ms:
-            self._membership.on_farewell(sender_id)
+    def _tell_contact(self, peer_id: bytes, address: Address) -> None:
+        if self.on_contact is not None:
+            self.on_contact(peer_id, address)
 
-    def _on_stock_stranger(self, node_id: bytes, address: Address) -> None:
-        self._spawn(self._stock_pinger.ping(node_id, address))
-
-    def _tell_clock(self) -> None:
-        offset_ms = self._clock_watch.offset_ms
-        if bool(offset_ms) != bool(self._clock_told_ms) and self.on_clock is not None:
+    def _tell_clock(self, offset_ms: int) -> None:
+        if self.on_clock is not None:
             self.on_clock(offset_ms)
-        self._clock_told_ms = offset_ms
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Bind a UDP socket of our own alone; PortInUse when that cannot be."""
-    ip = ip_of(host)
-    family = socket.AF_INET6 if ip is not None and ip.version == 6 else socket.AF_INET
-    udp = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        udp.setblocking(False)
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        if family == socket.AF_INET6:
-            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        udp.bind((host, port))
-    except OSError as error:
-        udp.close()
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return udp
+def bulk_handler(node: DhtNode) -> grpc.GenericRpcHandler:
+    """Return the gRPC service for long sets; the node must be listening."""
+    return node.engine.bulk_service.handler()

@@ -17,7 +17,7 @@ from kademlia.protocol import KademliaProtocol
 from rpcudp.protocol import RPCProtocol
 
 from dht import wire
-from dht.errors import BadMessage, BadRecord, NotListening
+from dht.errors import BadMessage, Dropped, NotListening
 from dht.hello import BadHello
 from dht.hints import plain_host
 from dht.routing import Table
@@ -92,7 +92,7 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
 
     # asyncio's side
 
-    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
         """Keep the transport, and whether it speaks IPv6."""
         self.transport = transport
         name = transport.get_extra_info("sockname")
@@ -125,8 +125,8 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
             self.drops["malformed"] += 1
         except BadHello as error:
             self.drops[f"hello-{error.reason}"] += 1
-        except BadRecord as error:
-            self.drops[f"record-{error.reason}"] += 1
+        except Dropped as error:
+            self.drops[error.reason] += 1
 
     # Our side
 

@@ -16,9 +16,8 @@ from dht.calling import Caller
 from dht.config import DhtConfig
 from dht.errors import DhtError
 from dht.lookup import Candidate, Goal
-from dht.records import Payload
 from dht.reads import Reader
-from dht.records import Record, encode_record
+from dht.records import Payload, Record, encode_record
 from dht.routing import Table
 from dht.schedule import Draft, PublishSchedule, sign_draft
 from dht.self_view import SelfView
@@ -174,7 +173,7 @@ class Publisher:
         first = pending.pop(0)
         found[first] = await self._closest(first)
         if len(found[first]) < self._config.lookup.k and len(self._table) < self._config.lookup.k:
-            return {key: found[first] for key in [first, *pending]}
+            return dict.fromkeys([first, *pending], found[first])
 
         async def look_up(key: bytes) -> None:
             found[key] = await self._closest(key)
@@ -233,7 +232,7 @@ class Publisher:
                 self._drops["store-lost"] += 1
                 return None
 
-    def _batches(self, records: Sequence[Record], bulk: bool) -> list[list[Record]]:  # noqa: FBT001
+    def _batches(self, records: Sequence[Record], bulk: bool) -> list[list[Record]]:
         """Cut records into batches that fit a datagram, or into long ones for gRPC."""
         room_bytes = self._caller.store_room_bytes()
         batches: list[list[Record]] = []

@@ -148,7 +148,7 @@ class Reader:
         candidate: Candidate,
         body: wire.FindRecords,
         cursor: bytes,
-        news: bool,  # noqa: FBT001 - the state of the read, not a switch
+        news: bool,
         pulls: "_Pulls",
     ) -> None:
         """Follow a storer's pages: over UDP first, over gRPC when the set is long."""
@@ -191,7 +191,7 @@ class Reader:
 
     def _collect(self, collector: Collector, found: wire.FoundRecords) -> bool:
         now_ms = self._wall_ms()
-        return any([collector.add(data, now_ms=now_ms) for data in found.records])
+        return sum(collector.add(data, now_ms=now_ms) for data in found.records) > 0
 
     def _collector(
         self, key: bytes, kinds: Sequence[Kind], limit: int, on_hit: Callable[[Hit], None]

@@ -20,7 +20,6 @@ from dht.protocol import ShoalProtocol
 from dht.routing import StockContacts, Table
 from identity.address import Address
 
-
 PINGS_MAX = 32
 """Strangers pinged back at once."""
 

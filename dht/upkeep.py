@@ -7,7 +7,7 @@ one lookup an hour for each stale bucket.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Protocol
 
 from dht.config import DhtConfig
@@ -78,7 +78,7 @@ class Upkeep:
         self._contacts_saved: tuple[tuple[bytes, str], ...] = ()
         self.may_retry_bootstrap = False
 
-    def loops(self) -> list[Callable[[], Awaitable[None]]]:
+    def loops(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """Return the loops to run as tasks, each without end."""
         return [
             self._sweep_loop,

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 from dht.collecting import Hit
 from dht.contacts import Contact
-from dht.records import NamePayload, Payload, WordPayload
-from dht.records import Record
+from dht.records import NamePayload, Payload, Record, WordPayload
+from dht.words import matches
 from identity.address import Address
 
 FoundPayload = TypeVar("FoundPayload", bound=Payload)
@@ -61,12 +61,15 @@ def found_of(hits: Iterable[Hit], kind: type[FoundPayload]) -> list[Found[FoundP
     ]
 
 
-def search_hits(hits: Iterable[Hit], limit: int) -> list[SearchHit]:
-    """Group hits by filename and content; most holders first, then by name."""
+def search_hits(hits: Iterable[Hit], words: Sequence[str], limit: int) -> list[SearchHit]:
+    """Group hits by filename and content; most holders first, then by name.
+
+    A storer may not have filtered: names without all the words are left out here as well.
+    """
     groups: dict[tuple[str, bytes], list[tuple[bytes, int]]] = {}
     for record, payload in hits:
         match payload:
-            case WordPayload() | NamePayload():
+            case WordPayload() | NamePayload() if matches(payload.filename, words):
                 name = unicodedata.normalize("NFC", payload.filename)
                 holders = groups.setdefault((name, payload.content_id), [])
                 if all(record.publisher != holder for holder, _ in holders):

@@ -1,0 +1,206 @@
+"""Long sets of records over gRPC: the service, and the client beside the UDP calls.
+
+Owns the translation between the .proto messages and the record desk. Must not know how channels
+are made: `Connect` is given. It carries the same bytes as UDP does: encoded records, and
+acknowledgements signed over message id, digests and verdicts.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from dht import wire
+from dht.acks import Receipt
+from dht.calling import Caller
+from dht.desk import RecordDesk
+from dht.errors import BadAnswer, NoAnswer
+from dht.lookup import Candidate
+from dht.records import RECORD_BYTES_MAX, Record, encode_record
+from identity.address import Address
+from identity.errors import ShoalError
+from identity.network import Network
+from protos import dht_pb2
+from rpc.caller import caller_of
+
+SERVICE = "shoal.v1.Dht"
+BULK_RECORDS_MAX = 1_000
+"""Records in one message either way, about a megabyte at most."""
+FIND_RECORDS_MAX = 10_000
+"""Records that one call may ask for."""
+CALL_TIMEOUT_S = 15.0
+KEY_BYTES = 20
+
+
+class Connect(Protocol):
+    """Gives a channel to a peer; raises a ShoalError when it cannot."""
+
+    async def __call__(self, peer_id: bytes, addresses: Sequence[Address]) -> grpc.aio.Channel: ...
+
+
+class BulkService:
+    """Serve finds and stores from a record desk."""
+
+    def __init__(self, desk: RecordDesk, network: Network) -> None:
+        self._desk = desk
+        self._network = network
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the generic handler to add to the listener."""
+        find: Any = self._find
+        store: Any = self._store
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "FindRecords": grpc.unary_stream_rpc_method_handler(
+                    find,
+                    request_deserializer=dht_pb2.FindRecordsRequest.FromString,
+                    response_serializer=dht_pb2.FindRecordsReply.SerializeToString,
+                ),
+                "StoreRecords": grpc.unary_unary_rpc_method_handler(
+                    store,
+                    request_deserializer=dht_pb2.StoreRecordsRequest.FromString,
+                    response_serializer=dht_pb2.StoreRecordsReply.SerializeToString,
+                ),
+            },
+        )
+
+    async def _find(
+        self,
+        request: dht_pb2.FindRecordsRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> None:
+        if (
+            len(request.key) != KEY_BYTES
+            or len(request.kinds) > wire.KINDS_MAX
+            or len(request.words) > wire.WORDS_MAX
+            or len(request.cursor) > wire.CURSOR_BYTES_MAX
+        ):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed request")
+        left = min(request.records_max or FIND_RECORDS_MAX, FIND_RECORDS_MAX)
+        cursor = request.cursor
+        while left > 0:
+            records, cursor = self._desk.bulk_page(
+                wire.FindRecords(
+                    request.key,
+                    tuple(request.kinds),
+                    tuple(request.words),
+                    cursor,
+                    withdrawn=request.withdrawn,
+                ),
+                min(left, BULK_RECORDS_MAX),
+            )
+            await context.write(dht_pb2.FindRecordsReply(records=records))
+            left -= len(records)
+            if not cursor:
+                return
+
+    async def _store(
+        self,
+        request: dht_pb2.StoreRecordsRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> dht_pb2.StoreRecordsReply:
+        records = list(request.records)
+        if (
+            len(request.message_id) != wire.MESSAGE_ID_BYTES
+            or not 0 < len(records) <= BULK_RECORDS_MAX
+            or any(len(record) > RECORD_BYTES_MAX for record in records)
+        ):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed batch")
+        caller = caller_of(context, self._network)
+        stored = self._desk.store(records, _block_of(context.peer()), caller.peer_id)
+        answer = self._desk.acknowledge(records, stored, caller.peer_id, request.message_id)
+        return dht_pb2.StoreRecordsReply(
+            verdicts=[
+                dht_pb2.StoreRecordsReply.Verdict(
+                    verdict=line.verdict, sequence=line.sequence, our_ms=line.our_ms
+                )
+                for line in answer.verdicts
+            ],
+            signature=answer.signature,
+        )
+
+
+class BulkClient:
+    """Ask other peers' bulk service."""
+
+    def __init__(self, connect: Connect, caller: Caller, entropy: Callable[[int], bytes]) -> None:
+        self._connect = connect
+        self._caller = caller
+        self._entropy = entropy
+
+    async def find(
+        self, candidate: Candidate, body: wire.FindRecords, records_max: int
+    ) -> AsyncIterator[bytes]:
+        """Yield encoded records from a storer, unchecked; NoAnswer."""
+        channel = await self._channel(candidate)
+        ask: Any = channel.unary_stream(
+            f"/{SERVICE}/FindRecords",
+            request_serializer=dht_pb2.FindRecordsRequest.SerializeToString,
+            response_deserializer=dht_pb2.FindRecordsReply.FromString,
+        )
+        request = dht_pb2.FindRecordsRequest(
+            key=body.key,
+            kinds=body.kinds,
+            words=body.words,
+            cursor=body.cursor,
+            withdrawn=body.withdrawn,
+            records_max=records_max,
+        )
+        call = ask(request, timeout=CALL_TIMEOUT_S)
+        count = 0
+        try:
+            async for reply in call:
+                for record in reply.records:
+                    count += 1
+                    if count > records_max:
+                        return
+                    yield record
+        except grpc.aio.AioRpcError as error:
+            raise NoAnswer(f"the bulk read failed: {error.code().name}") from error
+        finally:
+            call.cancel()
+
+    async def store(self, candidate: Candidate, records: Sequence[Record]) -> Receipt:
+        """Store a long batch; NoAnswer, BadAnswer when the acknowledgement proves nothing."""
+        public_key = candidate.public_key or self._caller.public_key_at(candidate)
+        if public_key is None:
+            raise BadAnswer("the storer's key is not known")
+        encoded = [encode_record(record) for record in records]
+        message_id = self._entropy(wire.MESSAGE_ID_BYTES)
+        channel = await self._channel(candidate)
+        ask: Callable[..., Awaitable[dht_pb2.StoreRecordsReply]] = channel.unary_unary(
+            f"/{SERVICE}/StoreRecords",
+            request_serializer=dht_pb2.StoreRecordsRequest.SerializeToString,
+            response_deserializer=dht_pb2.StoreRecordsReply.FromString,
+        )
+        request = dht_pb2.StoreRecordsRequest(message_id=message_id, records=encoded)
+        try:
+            reply = await ask(request, timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise NoAnswer(f"the bulk store failed: {error.code().name}") from error
+        lines = tuple(
+            wire.VerdictLine(
+                line.verdict,
+                line.sequence if line.HasField("sequence") else None,
+                line.our_ms if line.HasField("our_ms") else None,
+            )
+            for line in reply.verdicts
+        )
+        stored = wire.StoredRecords(lines, reply.signature)
+        return self._caller.check_receipt(public_key, message_id, encoded, stored)
+
+    async def _channel(self, candidate: Candidate) -> grpc.aio.Channel:
+        try:
+            return await self._connect(candidate.peer_id, [candidate.address])
+        except ShoalError as error:
+            raise NoAnswer(str(error)) from error
+
+
+def _block_of(peer: str) -> str:
+    """The public address block of a gRPC peer such as `ipv4:192.0.2.1:4100`; else empty."""
+    _, _, text = peer.partition(":")
+    try:
+        return Address.parse(text.replace("%5B", "[").replace("%5D", "]")).block
+    except ShoalError:
+        return ""

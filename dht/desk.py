@@ -1,0 +1,142 @@
+"""The record store as others see it: pages of records and contacts, verdicts, signatures.
+
+Owns what fits a reply and in which order, and the acknowledgement of a batch. Must not know
+sockets, tokens or gRPC: `dht.answering` serves it over UDP, `dht.bulk` over gRPC.
+"""
+
+from collections.abc import Callable, Sequence
+
+from dht import acks, wire
+from dht.errors import BadRecord
+from dht.hints import address_to_tell, pack_contact
+from dht.records import Kind, Record, decode_record, encode_record
+from dht.routing import Table
+from dht.self_view import SelfView
+from dht.storage import Page, RecordStore, Stored, Verdict, entry_id_of
+
+BIN_HEAD_BYTES = 3
+"""What msgpack writes before a record or contact, at most."""
+TOLD_FAILURES_MAX = 0
+"""Contacts with more failures in a row are not told to others."""
+_KINDS = frozenset(int(kind) for kind in Kind)
+
+
+class RecordDesk:
+    """Answer finds and stores from the local store and table."""
+
+    def __init__(
+        self,
+        own: SelfView,
+        table: Table,
+        store: RecordStore,
+        *,
+        wall_ms: Callable[[], int],
+        on_stored: Callable[[Record, bytes], None],
+    ) -> None:
+        self._own = own
+        self._table = table
+        self._store = store
+        self._wall_ms = wall_ms
+        self._on_stored = on_stored
+
+    def find(
+        self, body: wire.FindRecords, asker_id: bytes, asker_host: str, room_bytes: int
+    ) -> wire.FoundRecords:
+        """Collect a page of records and the closest contacts into room_bytes.
+
+        The first record goes before contacts; the others share what the contacts leave.
+        """
+        contacts = self._contacts(body, asker_id, asker_host)
+        page = self._page(body)
+        encoded = [encode_record(record) for record in page]
+        first_bytes = len(encoded[0]) + BIN_HEAD_BYTES if encoded else 0
+        first_fits = first_bytes <= room_bytes
+        left_bytes = room_bytes - (first_bytes if first_fits else 0)
+        told: list[bytes] = []
+        for contact in contacts:
+            if len(contact) + BIN_HEAD_BYTES > left_bytes:
+                break
+            left_bytes -= len(contact) + BIN_HEAD_BYTES
+            told.append(contact)
+        taken = 1 if encoded and first_fits else 0
+        while 0 < taken < min(len(encoded), wire.RECORDS_MAX):
+            if len(encoded[taken]) + BIN_HEAD_BYTES > left_bytes:
+                break
+            left_bytes -= len(encoded[taken]) + BIN_HEAD_BYTES
+            taken += 1
+        cursor = b""
+        if taken < len(page):
+            cursor = entry_id_of(page[taken - 1]) if taken else body.cursor or b"\0"
+        return wire.FoundRecords(tuple(encoded[:taken]), cursor, tuple(told))
+
+    def store(self, encoded: Sequence[bytes], source_block: str, sender_id: bytes) -> list[Stored]:
+        """Judge a batch; a client keeps nothing."""
+        if self._own.client:
+            return [Stored(Verdict.FULL) for _ in encoded]
+        now_ms = self._wall_ms()
+        stored: list[Stored] = []
+        for data in encoded:
+            try:
+                record = decode_record(data)
+            except BadRecord:
+                # Stored all the same: the store counts what it refuses.
+                stored.append(self._store.store(data, now_ms=now_ms, source_block=source_block))
+                continue
+            verdict = self._store.store(record, now_ms=now_ms, source_block=source_block)
+            stored.append(verdict)
+            if verdict.verdict is Verdict.OK:
+                self._on_stored(record, sender_id)
+        return stored
+
+    def acknowledge(
+        self,
+        encoded: Sequence[bytes],
+        stored: Sequence[Stored],
+        requester_id: bytes,
+        message_id: bytes,
+    ) -> wire.StoredRecords:
+        """Sign what became of a batch."""
+        return acks.sign(
+            self._own.identity,
+            self._own.network.network_id,
+            requester_id=requester_id,
+            message_id=message_id,
+            encoded=encoded,
+            stored=stored,
+        )
+
+    def bulk_page(self, body: wire.FindRecords, limit: int) -> tuple[list[bytes], bytes]:
+        """Collect up to limit encoded records and the cursor of the next page."""
+        page = self._find(body, limit)
+        return [encode_record(record) for record in page.records], page.cursor
+
+    def _contacts(self, body: wire.FindRecords, asker_id: bytes, asker_host: str) -> list[bytes]:
+        if not body.contacts_wanted:
+            return []
+        closest = self._table.closest(
+            body.key, body.contacts_wanted, exclude=asker_id, failures_max=TOLD_FAILURES_MAX
+        )
+        packed: list[bytes] = []
+        for contact in closest:
+            told = address_to_tell(contact.address, contact.advertised, asker_host)
+            compact = None if told is None else pack_contact(contact.peer_id, told)
+            if compact is not None:
+                packed.append(compact)
+        return packed
+
+    def _page(self, body: wire.FindRecords) -> tuple[Record, ...]:
+        return self._find(body, wire.RECORDS_MAX + 1).records
+
+    def _find(self, body: wire.FindRecords, limit: int) -> Page:
+        kinds = [Kind(number) for number in body.kinds if number in _KINDS]
+        if not kinds or self._own.client:
+            return Page((), b"")
+        return self._store.find(
+            body.key,
+            kinds,
+            now_ms=self._wall_ms(),
+            words=body.words,
+            after=body.cursor,
+            limit=limit,
+            withdrawn=body.withdrawn,
+        )

@@ -1,0 +1,290 @@
+"""The parts of a running node, joined: socket, table, store, lookups, publishing, upkeep.
+
+Owns the wiring and the life of the node's tasks. Must not know what the rest of the peer calls
+things: `dht.node` is its face.
+"""
+
+import asyncio
+import errno
+import random
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+
+from dht.answering import Answerer
+from dht.bulk import BulkClient, BulkService, Connect
+from dht.calling import Caller
+from dht.clock import ClockWatch
+from dht.config import DhtConfig
+from dht.contacts import Contact, StockContacts
+from dht.desk import RecordDesk
+from dht.errors import NotListening, PortInUse
+from dht.hints import plain_host
+from dht.limits import RateLimit
+from dht.membership import Membership
+from dht.protocol import ShoalProtocol, room_bytes
+from dht.publishing import Publisher
+from dht.reads import Reader
+from dht.records import Kind, PeerPayload, Record, decode_payload
+from dht.routing import Table, contacts_from_rows
+from dht.schedule import PublishSchedule
+from dht.seal import SESSION_BYTES, sealer_of
+from dht.self_view import SelfView
+from dht.stock import StockDesk, StockPinger
+from dht.storage import RecordStore
+from dht.tokens import AddressTokens
+from dht.upkeep import DhtPersistence, Upkeep
+from identity.address import Address, ip_of
+from identity.network import BootstrapNode
+
+RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
+TOKEN_SECRET_BYTES = 32
+
+
+class Engine:
+    """Everything that lives from `start` to `close`; made within a running loop."""
+
+    def __init__(
+        self,
+        own: SelfView,
+        store: RecordStore,
+        schedule: PublishSchedule,
+        config: DhtConfig,
+        *,
+        raw_wall_ms: Callable[[], int],
+        persistence: DhtPersistence | None,
+        rng: random.Random,
+        drops: Counter[str],
+    ) -> None:
+        self.own = own
+        self.store = store
+        self.schedule = schedule
+        self.config = config
+        self.drops = drops
+        self.clock_watch = ClockWatch()
+        self.bound = Address("127.0.0.1", 1)
+        self.on_clock: Callable[[int], None] | None = None
+        self._raw_wall_ms = raw_wall_ms
+        self._persistence = persistence
+        self._rng = rng
+        self._clock = asyncio.get_running_loop().time
+        self._task: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._bootstrap_nodes: tuple[BootstrapNode, ...] = ()
+        self._remembered: list[Contact] = []
+        self._clock_told = False
+        self._build_tables()
+        self._build_wire()
+        self._build_work()
+
+    # Life
+
+    async def start(self, host: str, port: int) -> None:
+        """Bind, load what was kept, start the upkeep; PortInUse."""
+        udp = _bind(host, port)
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self.protocol, sock=udp)
+        name = udp.getsockname()
+        self.bound = Address(plain_host(name[0]), name[1])
+        self.membership.wire_up(self.caller, self.reader, self.bound)
+        self._remembered = contacts_from_rows(self.upkeep.load())
+        ready = asyncio.Event()
+        self._task = asyncio.create_task(self._live(ready))
+        await ready.wait()
+
+    async def close(self) -> None:
+        """End all tasks, save, let the port go; raises what broke the node, if something did."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait([task])
+        self.upkeep.flush()
+        self.protocol.transport.close()
+        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    async def bootstrap(self, nodes: Sequence[BootstrapNode]) -> int:
+        """Join, now and, while alone, again later."""
+        self._bootstrap_nodes = tuple(nodes)
+        self.upkeep.may_retry_bootstrap = True
+        return await self._bootstrap()
+
+    def use_grpc(self, connect: Connect) -> None:
+        """Send long sets over gRPC from now on."""
+        client = BulkClient(connect, self.caller, self.own.entropy)
+        self.reader.bulk = client
+        self.publisher.bulk = client
+
+    def now_ms(self) -> int:
+        """Our wall time, corrected by what contacts agree on."""
+        return self._raw_wall_ms() + self.clock_watch.offset_ms
+
+    def counters(self) -> dict[str, int]:
+        """Count drops, verdicts and datagrams since the start."""
+        counters = Counter(self.drops)
+        counters.update(self.store.counters())
+        counters.update({f"seal-{name}": count for name, count in self._sealer.drops.items()})
+        counters["datagrams-sent"] = self.protocol.sent
+        counters["datagrams-received"] = self.protocol.received
+        counters["stock-contacts"] = len(self.stock)
+        return dict(counters)
+
+    # Wiring
+
+    def _build_tables(self) -> None:
+        self._sealer = sealer_of(self.own.network, self.own.entropy(SESSION_BYTES))
+        self.table = Table(self.own.peer_id, self.config.table, now=self._clock())
+        self.stock = StockContacts()
+        self.desk = RecordDesk(
+            self.own, self.table, self.store, wall_ms=self.now_ms, on_stored=self._on_stored
+        )
+        self.bulk_service = BulkService(self.desk, self.own.network)
+        self.membership = Membership(
+            self.table,
+            self.own,
+            self.config,
+            self.clock_watch,
+            clock=self._clock,
+            raw_wall_ms=self._raw_wall_ms,
+            spawn=self._spawn,
+            drops=self.drops,
+        )
+
+    def _build_wire(self) -> None:
+        config = self.config
+        self.protocol = ShoalProtocol(
+            self.table,
+            self._sealer,
+            self._build_answerer(),
+            entropy=self.own.entropy,
+            drops=self.drops,
+        )
+        self._stock_pinger = StockPinger(
+            self.protocol, self.stock, clock=self._clock, timeout_s=config.call_timeout_s
+        )
+        self.caller = Caller(self.protocol, self.own, self.membership, config, self._clock)
+
+    def _build_answerer(self) -> Answerer:
+        config = self.config
+        return Answerer(
+            self.own,
+            self.table,
+            self.desk,
+            AddressTokens(self.own.entropy(TOKEN_SECRET_BYTES)),
+            RateLimit(rate_hz=config.hello_rate_hz, burst_max=config.hello_burst_max),
+            clock=self._clock,
+            wall_ms=self.now_ms,
+            room_bytes=room_bytes(self._sealer),
+            stock=None if self.own.network.is_private else self._build_stock_desk(),
+            on_newcomer=self.membership.greet,
+        )
+
+    def _build_stock_desk(self) -> StockDesk:
+        return StockDesk(
+            self.table,
+            self.stock,
+            RateLimit(rate_hz=self.config.stock_rate_hz, burst_max=self.config.stock_burst_max),
+            clock=self._clock,
+            on_stranger=self._on_stock_stranger,
+            drops=self.drops,
+        )
+
+    def _build_work(self) -> None:
+        self.reader = Reader(
+            self.caller,
+            self.table,
+            self.store,
+            self.own,
+            self.config,
+            clock=self._clock,
+            wall_ms=self.now_ms,
+            spawn=self._spawn,
+            believe=self.membership.believe,
+            drops=self.drops,
+        )
+        self.publisher = Publisher(
+            self.caller,
+            self.reader,
+            self.table,
+            self.store,
+            self.schedule,
+            self.own,
+            self.config,
+            wall_ms=self.now_ms,
+            drops=self.drops,
+        )
+        self.upkeep = Upkeep(
+            self.table,
+            self.store,
+            self.schedule,
+            self.membership,
+            self.reader,
+            self.publisher,
+            self.config,
+            own_id=self.own.peer_id,
+            clock=self._clock,
+            wall_ms=self.now_ms,
+            persistence=self._persistence,
+            bootstrap=self._bootstrap,
+            rng=self._rng,
+        )
+        self.membership.on_first_contact = self.upkeep.first_contact
+        self.membership.on_newcomer = self.upkeep.newcomer
+        self.membership.on_clock_sample = self._tell_clock
+
+    # Tasks and hooks
+
+    async def _live(self, ready: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for loop in self.upkeep.loops():
+                group.create_task(loop())
+            ready.set()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run work as a task of this node; NotListening once it is closed."""
+        if self._group is None or self._task is None or self._task.done():
+            work.close()
+            raise NotListening
+        return self._group.create_task(work)
+
+    async def _bootstrap(self) -> int:
+        return await self.membership.bootstrap(self._bootstrap_nodes, self._remembered)
+
+    def _on_stored(self, record: Record, sender_id: bytes) -> None:
+        """A peer that stores its own `peer` record as away with us takes its leave."""
+        if record.kind is not Kind.PEER or record.publisher != sender_id:
+            return
+        payload = decode_payload(record.kind, record.payload)
+        if isinstance(payload, PeerPayload) and payload.here_until_ms <= record.issued_ms:
+            self.membership.on_farewell(sender_id)
+
+    def _on_stock_stranger(self, node_id: bytes, address: Address) -> None:
+        self._spawn(self._stock_pinger.ping(node_id, address))
+
+    def _tell_clock(self) -> None:
+        is_off = self.clock_watch.offset_ms != 0
+        if is_off != self._clock_told and self.on_clock is not None:
+            self.on_clock(self.clock_watch.offset_ms)
+        self._clock_told = is_off
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Bind a UDP socket that is ours alone; PortInUse when that cannot be."""
+    ip = ip_of(host)
+    family = socket.AF_INET6 if ip is not None and ip.version == 6 else socket.AF_INET
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        udp.setblocking(False)
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        if family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        udp.bind((host, port))
+    except OSError as error:
+        udp.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"UDP port {port} on {host} is in use") from error
+        text = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise PortInUse(text, hint="choose an address of this machine with --listen") from error
+    return udp
