@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,6 @@ from peer.version import VERSION
 if TYPE_CHECKING:
     from peer.home import Home
 
-_LEAVE_TIMEOUT_S = 12.0
 
 _EXAMPLES = """\b
 Examples:
@@ -119,7 +119,8 @@ def join(settings: Settings, /, **given: Any) -> int:
 def leave(settings: Settings) -> None:
     """End the running peer cleanly: its records are withdrawn."""
     _ask(settings, "leave", {})
-    _home(settings).wait_until_free(_LEAVE_TIMEOUT_S)
+    _home(settings).wait_until_free()
+    settings.output().show("leave", {"state": "left"})
 
 
 @shoal.command()
@@ -137,7 +138,7 @@ def leave(settings: Settings) -> None:
     help="Allow only these ways of delivery.",
 )
 @pass_settings
-def put(settings: Settings, paths: tuple[Path, ...], /, **given: Any) -> None:
+def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
     """Share files in place, or send them to one peer with --to.
 
     Returns when others hold the records, so that every search and get from then on finds the
@@ -228,7 +229,7 @@ def outbox(context: click.Context) -> None:
 @pass_settings
 def outbox_cancel(settings: Settings, delivery: str) -> None:
     """Take back a delivery that has not arrived yet."""
-    _ask(settings, "outbox_cancel", {"id": delivery})
+    _ask(settings, "outbox_cancel", {"id": delivery}, shown_as="outbox")
 
 
 @shoal.command()
@@ -271,7 +272,8 @@ def contact() -> None:
 @pass_settings
 def contact_add(settings: Settings, nickname: str, peer_id: str) -> None:
     """Let a nickname mean one peer id."""
-    _ask(settings, "contact_add", {"nickname": nickname, "id": peer_id})
+    arguments = {"nickname": nickname, "id": peer_id}
+    _ask(settings, "contact_add", arguments, shown_as="contact")
 
 
 @contact.command("list")
@@ -286,7 +288,7 @@ def contact_list(settings: Settings) -> None:
 @pass_settings
 def contact_remove(settings: Settings, nickname: str) -> None:
     """Forget whom a nickname meant."""
-    _ask(settings, "contact_remove", {"nickname": nickname})
+    _ask(settings, "contact_remove", {"nickname": nickname}, shown_as="contact")
 
 
 @shoal.group()
@@ -312,7 +314,7 @@ def network_new(
 
 
 @shoal.command()
-@click.option("--queue", envvar="SHOAL_QUEUE", metavar="AMQP_URL", help="Deliver by RabbitMQ.")
+@click.option("--queue", metavar="AMQP_URL", help="Deliver by RabbitMQ (@FILE reads the URL).")
 @click.option("--keep", is_flag=True, help="Leave the folders for a look.")
 @pass_settings
 def demo(settings: Settings, queue: str | None, keep: bool) -> int:
@@ -321,9 +323,6 @@ def demo(settings: Settings, queue: str | None, keep: bool) -> int:
 
     del settings
     return run_demo(command=_this_command(), queue_url=read_secret(queue), keep=keep)
-
-
-# --- how commands reach a peer ---------------------------------------------------------------
 
 
 def _home(settings: Settings) -> Home:
@@ -384,9 +383,8 @@ async def _alone(
     network_file: Path | None,
     show: Callable[[dict[str, Any]], None],
 ) -> int:
-    from peer.node import run_command_alone
-
     from console.logs import start_logging
+    from peer.node import run_command_alone
     from peer.options import AloneOptions
 
     async def emit(event: dict[str, Any]) -> None:
@@ -448,14 +446,14 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
     """Run on uvloop where there is one; chosen here and nowhere else."""
     import asyncio
 
-    try:
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with suppress(ImportError):
         import uvloop
-    except ImportError:
-        factory = None
-    else:
+
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+        code: int = runner.run(main)
+    return code
 
 
 def _this_command() -> list[str]:

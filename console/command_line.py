@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from console.edge import ReaderGone
 from console.output import Output
 
 
@@ -55,6 +56,14 @@ class Group(click.Group):
     def __init__(self, *args: Any, hide_globals: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += global_options(hidden=hide_globals)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None  # click itself would print an empty line first
+        except BrokenPipeError:
+            raise ReaderGone from None  # click itself would exit with 1
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)  # as written: the order in which a person meets them

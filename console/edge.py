@@ -10,6 +10,10 @@ from typing import Protocol
 from console.text import escape
 
 
+class ReaderGone(Exception):  # noqa: N818 - no error, and nothing to report
+    """Whoever read stdout has closed it."""
+
+
 class Words(Protocol):
     """What a person is told about a failure."""
 
@@ -32,7 +36,7 @@ def run_to_exit_code(
     try:
         code = run()
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         return _quiet_end()
     except SystemExit:
         raise

@@ -187,10 +187,6 @@ def _status_value(value: object) -> str:
     return _cell("", value)
 
 
-def _any(fields: Fields) -> list[str]:
-    return ["\t".join(_status_value(value) for value in fields.values())]
-
-
 _SENTENCES: dict[str, Callable[[Fields], list[str]]] = {
     "put": _put,
     "send": _send,
@@ -199,8 +195,5 @@ _SENTENCES: dict[str, Callable[[Fields], list[str]]] = {
     "invite": lambda fields: [escape(fields["invite"])],
     "leave": lambda _: ["left"],
     "unshare": lambda fields: [f"no longer shared: {escape(str(fields.get('name', '')))}"],
-    "outbox_cancel": _any,
-    "contact_add": _any,
-    "contact_remove": _any,
     "network": lambda fields: [escape(str(fields["path"]))],
 }

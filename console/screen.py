@@ -28,6 +28,10 @@ class JoinScreen:
         self._is_ready = asyncio.Event()
         self._say: Callable[[str], None] = lambda line: print_line(line, sys.stderr)
 
+    @property
+    def is_watched(self) -> bool:
+        return self._table_wanted
+
     def watch(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
 

@@ -6,10 +6,11 @@ msgspec nor cryptography, since `shoal status` should answer before these are ev
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 from peer.failures import ExitCode, Failure, NoPeerRunning
 from peer.home import Home
@@ -35,11 +36,11 @@ def call(
     if len(line) > _LINE_BYTES_MAX:
         raise Failure("too many arguments at once", exit_code=ExitCode.USAGE)
     with _connect(home) as connection:
-        try:
+        # Refused at once? What it answered before that is still to be read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(line)
-            _read_events(connection, on_event)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise _gone() from error
+        for event in _events(connection):
+            on_event(event)
 
 
 def ask_snapshot(home: Home) -> dict[str, Any]:
@@ -74,9 +75,10 @@ def _connect(home: Home) -> socket.socket:
     return connection
 
 
-def _read_events(connection: socket.socket, on_event: Callable[[dict[str, Any]], None]) -> None:
+def _events(connection: socket.socket) -> Iterator[dict[str, Any]]:
+    """Read events until `done`; an `error` event is raised."""
     with connection.makefile("rb") as lines:
-        while line := lines.readline(_LINE_BYTES_MAX + 1):
+        while line := _line(lines):
             try:
                 event = json.loads(line)
                 kind = event["event"]
@@ -88,8 +90,15 @@ def _read_events(connection: socket.socket, on_event: Callable[[dict[str, Any]],
                 case "error":
                     raise _failure(event)
                 case _:
-                    on_event(event)
+                    yield event
     raise _gone()
+
+
+def _line(lines: BinaryIO) -> bytes:
+    try:
+        return lines.readline(_LINE_BYTES_MAX + 1)
+    except ConnectionResetError:
+        return b""
 
 
 def _failure(event: dict[str, Any]) -> Failure:

@@ -21,6 +21,7 @@ _SOCKET_PATH_BYTES_MAX = 100
 _NETWORK_FILE_BYTES_MAX = 256 * 1024
 _LOCK_ATTEMPTS_MAX = 5
 _LOCK_PAUSE_S = 0.02
+_LEAVE_TIMEOUT_S = 12.0
 _SUBFOLDERS = ("run", "spool", "inbox")
 
 
@@ -120,7 +121,7 @@ class Home:
             return None
         return None
 
-    def wait_until_free(self, timeout_s: float) -> None:
+    def wait_until_free(self, timeout_s: float = _LEAVE_TIMEOUT_S) -> None:
         """Wait until no process has this home; a Failure when that takes too long."""
         deadline = time.monotonic() + timeout_s
         while self.running_pid() is not None:

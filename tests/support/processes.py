@@ -1,0 +1,222 @@
+"""Run real `shoal` processes: each peer in a home of its own, always ended by whoever began it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+from console.stage import free_port
+
+CLI = Path(__file__).resolve().parents[2] / "cli.py"
+READY_TIMEOUT_S = 20.0
+COMMAND_TIMEOUT_S = 45.0
+END_TIMEOUT_S = 12.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """The JSON lines on stdout."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment that knows nothing of whoever runs the tests."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
+    folder = {"HOME": str(home), "SHOAL_HOME": str(home / "home"), "TMPDIR": str(home)}
+    return {**kept, "PYTHONWARNINGS": "ignore", **folder, **(extra or {})}
+
+
+def run_shoal(
+    folder: Path,
+    *arguments: str | bytes,
+    stdin: str | None = None,
+    extra: Mapping[str, str] | None = None,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+) -> Completed:
+    """Run one command to its end in a folder, with that folder's home."""
+    done = subprocess.run(
+        [sys.executable, str(CLI), *arguments],
+        cwd=folder,
+        env=environment(folder, extra),
+        input=(stdin or "").encode(),
+        capture_output=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    return Completed(done.stdout.decode(), done.stderr.decode(), done.returncode)
+
+
+def private_network(folder: Path, *, seed_port: int | None = None, is_open: bool = False) -> Path:
+    """Write a network file through the command; its seed is loopback and a free port."""
+    path = folder / "network.json"
+    seed = f"127.0.0.1:{seed_port or free_port()}"
+    options = ["--open"] if is_open else []
+    done = run_shoal(folder, "network", "new", "test", "--seed", seed, "-o", str(path), *options)
+    assert done.code == 0, done.stderr
+    return path
+
+
+def seed_of(network: Path) -> str:
+    """The HOST:PORT at which the first bootstrap node of a network file is to listen."""
+    node = json.loads(network.read_text())["bootstrap"][0]
+    return f"{node['host']}:{node['port']}"
+
+
+class PeerProcess:
+    """A running peer; a context manager that ends what it started, whatever happens."""
+
+    def __init__(self, folder: Path, name: str = "peer") -> None:
+        self.folder = folder / name
+        self.folder.mkdir(exist_ok=True)
+        self.home = self.folder / "home"
+        self.name = name
+        self.id = ""
+        self.address = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: Queue[str] = Queue()
+        self._extra: dict[str, str] = {}
+
+    def start(
+        self,
+        *arguments: str,
+        network: Path | None = None,
+        listen: str = "127.0.0.1:0",
+        extra: Mapping[str, str] | None = None,
+    ) -> PeerProcess:
+        """Begin to join and return at once."""
+        assert self._process is None, "it runs already"
+        self._extra = dict(extra or {})
+        words = ["join", "--no-table", "--name", self.name, "--listen", listen]
+        if network is not None:
+            words += ["--network", str(network)]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(CLI), *words, *arguments],
+                cwd=self.folder,
+                env=environment(self.folder, self._extra),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self._lines = Queue()
+        reader = threading.Thread(target=_pump, args=(self._process, self._lines), daemon=True)
+        reader.start()
+        return self
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> PeerProcess:
+        """Wait for the ready line, and remember what it says."""
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except Empty:
+            line = ""
+        words = line.split()
+        assert words[:1] == ["ready"], f"{self.name} is not ready: {line!r}\n{self.log}"
+        self.id, self.address = words[1], words[2]
+        return self
+
+    def join(
+        self,
+        *arguments: str,
+        network: Path | None = None,
+        listen: str = "127.0.0.1:0",
+        extra: Mapping[str, str] | None = None,
+    ) -> PeerProcess:
+        """Join and wait until ready."""
+        return self.start(*arguments, network=network, listen=listen, extra=extra).wait_ready()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it said on stderr so far."""
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def run(
+        self,
+        *arguments: str | bytes,
+        stdin: str | None = None,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> Completed:
+        """Run a command against this peer, in its folder."""
+        return run_shoal(self.folder, *arguments, stdin=stdin, timeout_s=timeout_s)
+
+    def json(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Run a command that must succeed, and return its JSON objects."""
+        done = self.run("--json", *arguments, timeout_s=timeout_s)
+        assert done.code == 0, f"{arguments}: exit {done.code}\n{done.stderr}\n{self.log}"
+        return done.items
+
+    def poll(
+        self,
+        *arguments: str,
+        until: Callable[[Sequence[dict[str, Any]]], bool],
+        timeout_s: float = 20.0,
+    ) -> list[dict[str, Any]]:
+        """Repeat a listing until it is as wanted."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            items = self.json(*arguments)
+            if until(items):
+                return items
+            assert time.monotonic() < deadline, f"{arguments}: still {items}\n{self.log}"
+            time.sleep(0.1)
+
+    def wait_end(self, timeout_s: float = END_TIMEOUT_S) -> int:
+        """Wait until it ended by itself; returns the exit code."""
+        assert self._process is not None
+        code = self._process.wait(timeout=timeout_s)
+        self._process = None
+        return code
+
+    def terminate(self, timeout_s: float = END_TIMEOUT_S) -> int:
+        """Ask for a clean leave with SIGTERM, and wait for it."""
+        assert self._process is not None
+        self._process.terminate()
+        return self.wait_end(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        assert self._process is not None
+        self._process.kill()
+        self.wait_end()
+
+    def __enter__(self) -> PeerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self.wait_end()
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def _pump(process: subprocess.Popen[bytes], lines: Queue[str]) -> None:
+    assert process.stdout is not None
+    with process.stdout as stream:
+        for line in stream:
+            lines.put(line.decode(errors="replace").rstrip("\n"))
+    lines.put("")
