@@ -1,6 +1,6 @@
-"""What this home shares, has seen and has begun: shares, listed contents and partial downloads.
+"""What this home shares and has seen: shares, and contents that a short id may mean.
 
-Owns the tables `share`, `listed` and `part`. Must not know the network. A share is served in
+Owns the tables `share` and `listed`. Must not know the network. A share is served in
 place: the row keeps the file's fingerprint (size, mtime, inode), so that a file that changed is
 never served under its old content id.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 from peer.database import Database
 
 LISTED_MAX = 20_000
-PARTS_MAX = 10_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,35 +124,6 @@ class Catalog:
             prefix_hex,
         )
         return [Listed(*row) for row in rows]
-
-    # Partial downloads (the Journal that transfer asks for)
-
-    def load(self, part_key: str) -> tuple[bytes, bytes] | None:
-        """Return (content id, bitmap) of a begun download."""
-        rows = self._database.rows(
-            "SELECT content_id, bitmap FROM part WHERE part_key = ?", part_key
-        )
-        return (rows[0][0], rows[0][1]) if rows else None
-
-    def save(self, part_key: str, content_id: bytes, bitmap: bytes) -> None:
-        """Note which chunks of a download are verified and written."""
-        with self._database.transaction():
-            self._database.run(
-                "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)",
-                part_key,
-                content_id,
-                bitmap,
-                _now_ms(),
-            )
-            self._database.run(
-                "DELETE FROM part WHERE part_key IN"
-                " (SELECT part_key FROM part ORDER BY updated_ms DESC LIMIT -1 OFFSET ?)",
-                PARTS_MAX,
-            )
-
-    def forget(self, part_key: str) -> None:
-        """Drop the note of a download that is finished or given up."""
-        self._database.run("DELETE FROM part WHERE part_key = ?", part_key)
 
 
 def _now_ms() -> int:

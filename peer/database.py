@@ -67,15 +67,12 @@ MIGRATIONS: tuple[str, ...] = (
         name TEXT NOT NULL,
         size_bytes INTEGER NOT NULL,
         path TEXT NOT NULL,
-        state TEXT NOT NULL,
-        receipt BLOB NOT NULL,
         at_ms INTEGER NOT NULL,
         PRIMARY KEY (sender, seal_id)
     ) STRICT;
-    CREATE TABLE dht_record (identity BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT;
-    CREATE TABLE dht_contact (peer_id BLOB PRIMARY KEY, contact BLOB NOT NULL) STRICT;
-    CREATE TABLE dht_schedule (identity BLOB PRIMARY KEY, entry BLOB NOT NULL) STRICT;
-    CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE dht_record (entry_id BLOB PRIMARY KEY, saved BLOB NOT NULL) STRICT;
+    CREATE TABLE dht_contact (peer_id BLOB PRIMARY KEY, saved BLOB NOT NULL) STRICT;
+    CREATE TABLE dht_schedule (draft_id BLOB PRIMARY KEY, saved BLOB NOT NULL) STRICT;
     """,
 )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from identity.address import Address
@@ -69,10 +68,10 @@ def choose_network(
     return Choice(NetworkFile(network, ()), remember=True, is_new=True)
 
 
-def invite_for(file: NetworkFile, me: BootstrapNode, others: Sequence[BootstrapNode]) -> str:
+def invite_for(file: NetworkFile, me: BootstrapNode) -> str:
     """Make the invite that a member hands out: this peer first, then the known bootstrap nodes."""
     nodes: dict[Address, BootstrapNode] = {me.address: me}
-    for node in (*file.bootstrap, *others):
+    for node in file.bootstrap:
         nodes.setdefault(node.address, node)
     chosen = tuple(nodes.values())[:BOOTSTRAP_IN_INVITE_MAX]
     return make_invite(NetworkFile(file.network, chosen, file.queue_amqp))

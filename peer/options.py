@@ -72,6 +72,11 @@ class Observer(Protocol):
     leaving: asyncio.Event
     """Set when the person asks the peer to leave; the peer waits for it."""
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at the live table, so that presence is to be kept current."""
+        ...
+
     def watch(self, snapshot: Callable[[], Snapshot]) -> None:
         """Take the source of the live table; called once, before `ready`."""
 

@@ -1,4 +1,4 @@
-"""The journal of deliveries received: what makes a redelivered letter have no second effect.
+"""The journal of files received: what makes a redelivered letter have no second effect.
 
 Owns the table `received`, keyed by (sender, seal id): both are chosen by the sender and signed,
 so that a push, a mailbox copy and a broker's redelivery of one letter meet in one row.
@@ -15,7 +15,7 @@ from peer.database import Database
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Received:
-    """One delivery that is complete in the inbox, or was refused."""
+    """One delivery whose file is complete in the inbox."""
 
     sender: bytes
     seal_id: bytes
@@ -23,8 +23,6 @@ class Received:
     name: str
     size_bytes: int
     path: str
-    state: str
-    receipt: bytes
     at_ms: int
 
 
@@ -42,22 +40,18 @@ class ReceivedJournal:
         delivery_id: bytes,
         name: str,
         size_bytes: int,
-        path: Path | None,
-        state: str,
-        receipt: bytes,
+        path: Path,
     ) -> None:
         """Journal a delivery durably; the same one again changes nothing."""
         with self._database.durable():
             self._database.run(
-                "INSERT OR IGNORE INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO received VALUES (?, ?, ?, ?, ?, ?, ?)",
                 sender,
                 seal_id,
                 delivery_id,
                 name,
                 size_bytes,
-                "" if path is None else str(path),
-                state,
-                receipt,
+                str(path),
                 time.time_ns() // 1_000_000,
             )
 
@@ -70,16 +64,9 @@ class ReceivedJournal:
         """Return what was received, the latest last."""
         return self._select("ORDER BY at_ms")
 
-    def used_bytes(self) -> int:
-        """Return the size of the complete files that came in."""
-        ((total,),) = self._database.rows(
-            "SELECT coalesce(sum(size_bytes), 0) FROM received WHERE state = 'received'"
-        )
-        return int(total)
-
     def _select(self, where: str, *values: object) -> list[Received]:
         rows = self._database.rows(
-            "SELECT sender, seal_id, delivery_id, name, size_bytes, path, state, receipt, at_ms"  # noqa: S608
+            "SELECT sender, seal_id, delivery_id, name, size_bytes, path, at_ms"  # noqa: S608
             f" FROM received {where}",
             *values,
         )

@@ -1,0 +1,396 @@
+"""The commands that a running peer answers, and the two that also work without one.
+
+Owns reading a command's arguments and turning what the parts return into views. Must not know
+sockets (control.py) nor terminals (console). Arguments come from a process of the same person, but
+are checked all the same: an older or newer `shoal` may be on the other end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from identity.errors import InvalidPeerId
+from identity.keys import parse_peer_id, show_peer_id
+from peer.core import Core
+from peer.errors import BadInput, NotFound
+from peer.fetching import SEARCH_LIMIT_MAX, Fetching, Wanted, target_of
+from peer.finding import Offer
+from peer.presence import Presence
+from peer.reporting import Emit, Reporter
+from peer.resolve import Named, resolve_peer
+from peer.sending import Sending
+from peer.sharing import Sharing, hashed_file_of
+from peer.views import (
+    ContactView,
+    FoundView,
+    GetView,
+    InviteView,
+    Progress,
+    PutView,
+    ShareView,
+    Snapshot,
+    StatusView,
+)
+from transfer.download import DownloadResult
+from transfer.download import Progress as DownloadProgress
+from transfer.errors import TransferError
+from transfer.manifest import show_content_id
+
+NICKNAME_BYTES_MAX = 64
+PATHS_MAX = 10_000
+
+Argument = TypeVar("Argument")
+
+
+class Arguments:
+    """The arguments of one command, taken by name and type; raises BadInput."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def take(self, name: str, kind: type[Argument]) -> Argument:
+        """Return an argument that must be there."""
+        value = self.get(name, kind)
+        if value is None:
+            raise BadInput(f"the command lacks {name!r}")
+        return value
+
+    def get(self, name: str, kind: type[Argument]) -> Argument | None:
+        """Return an argument, or None where it is missing or null."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if kind is float and isinstance(value, int):
+            value = float(value)
+        if not isinstance(value, kind):
+            raise BadInput(f"{name!r} is no {kind.__name__}")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """Return a list of texts, empty where it is missing."""
+        values = self.get(name, list) or []
+        if len(values) > PATHS_MAX or not all(isinstance(value, str) for value in values):
+            raise BadInput(f"{name!r} is no list of texts")
+        return values
+
+
+async def resolve(core: Core, presence: Presence | None, text: str) -> bytes:
+    """Turn PEER into an id, asking the DHT who publishes it as a nickname."""
+    known: list[Named] = presence.named() if presence is not None else []
+    publishers: list[bytes] = []
+    if len(text.encode(errors="replace")) <= NICKNAME_BYTES_MAX:
+        found = await core.dht.find_nickname(text)
+        publishers = [item.publisher for item in found]
+    return resolve_peer(text, core.contacts, under_nickname=publishers, known=known)
+
+
+class FetchCommands:
+    """`search` and `get`, for the running peer and the short-lived client alike."""
+
+    def __init__(
+        self,
+        core: Core,
+        fetching: Fetching,
+        *,
+        sharing: Sharing | None = None,
+        presence: Presence | None = None,
+    ) -> None:
+        self._core = core
+        self._fetching = fetching
+        self._sharing = sharing
+        self._presence = presence
+
+    async def search(self, arguments: Arguments, reporter: Reporter) -> None:
+        """Send the offers that match, best first."""
+        limit = min(max(arguments.get("limit", int) or SEARCH_LIMIT_MAX, 1), SEARCH_LIMIT_MAX)
+        for offer in await self._fetching.search(arguments.texts("words"), limit):
+            await reporter.item(found_view(offer))
+
+    async def get(self, arguments: Arguments, reporter: Reporter) -> None:
+        """Fetch a content, share it on, and send where it is."""
+        wanted = await self._fetching.wanted(
+            arguments.take("what", str),
+            arguments.get("from", str),
+            lambda text: resolve(self._core, self._presence, text),
+        )
+        to_stdout = arguments.get("stdout", bool) or False
+        if to_stdout:
+            target = self._temporary_target()
+        else:
+            folder = arguments.get("folder", str) or str(Path.cwd())
+            target = target_of(arguments.get("target", str), folder, wanted.name)
+        result = await self._download(wanted, target, arguments, reporter, to_stdout=to_stdout)
+        if (
+            self._sharing is not None
+            and not to_stdout
+            and arguments.get("share", bool) is not False
+        ):
+            await self._share_on(wanted, result, reporter)
+        await reporter.result(get_view(wanted, result))
+
+    async def _download(
+        self,
+        wanted: Wanted,
+        target: Path,
+        arguments: Arguments,
+        reporter: Reporter,
+        *,
+        to_stdout: bool,
+    ) -> DownloadResult:
+        bad: list[bytes] = []
+        async with reporter.progressing() as tell:
+
+            def progress(state: DownloadProgress) -> None:
+                tell(
+                    Progress(
+                        wanted.name,
+                        "fetching",
+                        state.done_bytes,
+                        state.size_bytes,
+                        len(state.by_holder),
+                    )
+                )
+
+            result = await self._fetching.download(
+                wanted,
+                target,
+                overwrite=to_stdout or bool(arguments.get("overwrite", bool)),
+                timeout_s=arguments.get("timeout_s", float),
+                on_progress=progress,
+                on_bad_holder=bad.append,
+            )
+        for peer_id in bad:
+            await reporter.note(
+                f"{show_peer_id(peer_id)} sent data that did not verify and was dropped"
+            )
+        return result
+
+    async def _share_on(self, wanted: Wanted, result: DownloadResult, reporter: Reporter) -> None:
+        assert self._sharing is not None
+        name = wanted.name
+        existing = self._core.catalog.share(name)
+        if existing is not None and existing.content_id == result.content_id:
+            return
+        try:
+            hashed = hashed_file_of(result.path, result.manifest)
+            await self._sharing.offer(result.path, name, hashed)
+        except (OSError, TransferError) as error:
+            await reporter.note(f"the file is there, but is not shared on: {error}")
+
+    def _temporary_target(self) -> Path:
+        folder = self._core.home.path / "run"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="get-", delete=False) as file:
+            return Path(file.name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PeerFacts:
+    """What the running peer tells of itself."""
+
+    status: Callable[[], StatusView]
+    snapshot: Callable[[], Snapshot]
+    invite: Callable[[], str]
+    leave: Callable[[], None]
+
+
+class Commands:
+    """All commands of a running peer; `run` is the control socket's handler."""
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        fetching: Fetching,
+        sharing: Sharing,
+        sending: Sending,
+        presence: Presence,
+        facts: PeerFacts,
+    ) -> None:
+        self._core = core
+        self._sharing = sharing
+        self._sending = sending
+        self._presence = presence
+        self._facts = facts
+        fetch = FetchCommands(core, fetching, sharing=sharing, presence=presence)
+        self._handlers: dict[str, Callable[[Arguments, Reporter], Awaitable[None]]] = {
+            "search": fetch.search,
+            "get": fetch.get,
+            "put": self._put,
+            "shares": self._shares,
+            "unshare": self._unshare,
+            "peers": self._peers,
+            "status": self._status,
+            "snapshot": self._snapshot,
+            "invite": self._invite,
+            "leave": self._leave,
+            "inbox": self._inbox,
+            "outbox": self._outbox,
+            "outbox_cancel": self._outbox_cancel,
+            "contact_add": self._contact_add,
+            "contact_list": self._contact_list,
+            "contact_remove": self._contact_remove,
+        }
+
+    async def run(self, command: str, arguments: dict[str, Any], emit: Emit) -> None:
+        """Run one command; its errors are the caller's to report."""
+        handler = self._handlers.get(command)
+        if handler is None:
+            raise BadInput(
+                f"the running peer does not know the command {command!r}",
+                hint="it may be an older version: `shoal leave`, then `shoal join`",
+            )
+        await handler(Arguments(arguments), Reporter(emit))
+
+    # Sharing and sending
+
+    async def _put(self, arguments: Arguments, reporter: Reporter) -> None:
+        paths = [Path(text) for text in arguments.texts("paths")]
+        name, recipient = arguments.get("as", str), arguments.get("to", str)
+        if not paths:
+            raise BadInput("nothing to put", hint="shoal put PATH...")
+        if name is not None and len(paths) > 1:
+            raise BadInput("--as names one file, but several are given")
+        if recipient is None:
+            for path in paths:
+                await self._put_one(path, name, reporter)
+            return
+        peer_id = await resolve(self._core, self._presence, recipient)
+        for path in paths:
+            await self._sending.put_to(
+                path,
+                name,
+                peer_id,
+                reporter,
+                expires_s=arguments.get("expires_s", int),
+                wait=bool(arguments.get("wait", bool)),
+                via=arguments.texts("via"),
+            )
+
+    async def _put_one(self, path: Path, name: str | None, reporter: Reporter) -> None:
+        async with reporter.progressing() as tell:
+
+            def progress(done_bytes: int, size_bytes: int) -> None:
+                tell(Progress(name or path.name, "hashing", done_bytes, size_bytes))
+
+            published = await self._sharing.put(path, name, progress)
+        share = published.share
+        if published.replaced is not None:
+            await reporter.note(
+                f"{share.name!r} meant {published.replaced} here until now; that is withdrawn"
+            )
+        if published.stored_on == 0:
+            await reporter.note(
+                "no other peer has the records yet, so nobody else can find the file",
+                hint="they are published as soon as another peer is there",
+            )
+        await reporter.result(
+            PutView(
+                share.name,
+                share.size_bytes,
+                show_content_id(share.content_id),
+                published.stored_on,
+            )
+        )
+
+    async def _shares(self, _: Arguments, reporter: Reporter) -> None:
+        for share in self._core.catalog.shares():
+            holders = await self._core.holders_of_content(share.content_id)
+            others = {holder.peer_id for holder in holders} - {self._core.identity.peer_id}
+            await reporter.item(
+                ShareView(
+                    share.name,
+                    share.size_bytes,
+                    show_content_id(share.content_id),
+                    len(others) + 1,
+                )
+            )
+
+    async def _unshare(self, arguments: Arguments, reporter: Reporter) -> None:
+        share = await self._sharing.unshare(arguments.take("name", str))
+        await reporter.result(
+            ShareView(share.name, share.size_bytes, show_content_id(share.content_id), 0)
+        )
+
+    async def _inbox(self, _: Arguments, reporter: Reporter) -> None:
+        for view in self._sending.inbox():
+            await reporter.item(view)
+
+    async def _outbox(self, _: Arguments, reporter: Reporter) -> None:
+        for view in await self._sending.outbox():
+            await reporter.item(view)
+
+    async def _outbox_cancel(self, arguments: Arguments, reporter: Reporter) -> None:
+        await reporter.result(await self._sending.cancel(arguments.take("id", str)))
+
+    # Peers
+
+    async def _peers(self, _: Arguments, reporter: Reporter) -> None:
+        for view in await self._presence.current():
+            await reporter.item(view)
+
+    async def _status(self, _: Arguments, reporter: Reporter) -> None:
+        await reporter.result(self._facts.status())
+
+    async def _snapshot(self, _: Arguments, reporter: Reporter) -> None:
+        await self._core.dht.check(None)
+        await reporter.result(self._facts.snapshot())
+
+    async def _invite(self, _: Arguments, reporter: Reporter) -> None:
+        await reporter.result(InviteView(self._facts.invite()))
+
+    async def _leave(self, _: Arguments, _reporter: Reporter) -> None:
+        self._facts.leave()
+
+    async def _contact_add(self, arguments: Arguments, reporter: Reporter) -> None:
+        nickname = arguments.take("nickname", str)
+        if not nickname.strip() or len(nickname.encode()) > NICKNAME_BYTES_MAX:
+            raise BadInput(f"a nickname has 1 to {NICKNAME_BYTES_MAX} bytes")
+        text = arguments.take("id", str)
+        try:
+            peer_id = parse_peer_id(text)
+        except InvalidPeerId as error:
+            raise BadInput(str(error), hint="`shoal peers` lists whole ids") from error
+        self._core.contacts.add(nickname, peer_id, may_send=True)
+        await reporter.result(ContactView(nickname, show_peer_id(peer_id)))
+
+    async def _contact_list(self, _: Arguments, reporter: Reporter) -> None:
+        for pin in self._core.contacts.pins():
+            await reporter.item(ContactView(pin.nickname, show_peer_id(pin.peer_id)))
+
+    async def _contact_remove(self, arguments: Arguments, reporter: Reporter) -> None:
+        nickname = arguments.take("nickname", str)
+        pin = self._core.contacts.pinned(nickname)
+        if pin is None or not self._core.contacts.remove(nickname):
+            raise NotFound(f"no contact is named {nickname!r}", hint="`shoal contact list`")
+        await reporter.result(ContactView(nickname, show_peer_id(pin.peer_id)))
+
+
+def found_view(offer: Offer) -> FoundView:
+    """Show an offer as a line of `search`."""
+    return FoundView(
+        offer.name, offer.size_bytes, show_content_id(offer.content_id), len(offer.holders)
+    )
+
+
+def get_view(wanted: Wanted, result: DownloadResult) -> GetView:
+    """Show a finished download."""
+    return GetView(
+        path=str(result.path),
+        size=result.size_bytes,
+        content_id=show_content_id(result.content_id),
+        sources=result.sources,
+        fetched_bytes=result.fetched_bytes,
+        seconds=round(result.seconds, 3),
+        name=wanted.name,
+        source_bytes={show_peer_id(p): count for p, count in result.by_holder.items()},
+    )
+
+
+def names_of(known: Sequence[Named]) -> dict[bytes, str]:
+    """Return the last known nickname of each peer."""
+    return {peer.peer_id: peer.nickname for peer in known}

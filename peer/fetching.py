@@ -1,0 +1,292 @@
+"""Search and get: from words or a name to offers, from an offer to a verified file.
+
+Owns what a person's `get` argument may mean, the search for holders while a download runs, and
+what is said when there are none. Must not know chunks or datagrams. Used by the running peer and
+by the short-lived client alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+import unicodedata
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+from dht.words import words_of
+from identity.address import Address
+from identity.keys import show_peer_id
+from peer.catalog import Listed
+from peer.core import Core
+from peer.errors import Ambiguous, BadInput, NoHolderReachable, NotFound
+from peer.finding import Holder, Offer, merge_holders, offers_of
+from peer.parts import PartJournal
+from transfer.download import Download, DownloadConfig, DownloadResult, Progress
+from transfer.errors import BadContentId, NoHolders, TimedOut
+from transfer.manifest import (
+    Manifest,
+    decode_manifest,
+    parse_content_id,
+    parse_content_prefix,
+    show_content_id,
+)
+from transfer.names import check_name
+from transfer.session import Holder as TransferHolder
+
+SEARCH_LIMIT_MAX = 300
+NO_HOLDER_TIMEOUT_S = 30.0
+GIVE_UP_S = 8.0
+"""Without --timeout, a get whose holders all failed asks the DHT again for this long."""
+ASK_AGAIN_MIN_S = 1.0
+ASK_AGAIN_MAX_S = 5.0
+
+ResolvePeer = Callable[[str], Awaitable[bytes]]
+"""Turns PEER into an id; see peer.resolve."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """A content to fetch, the name it goes by, and who is known to have it."""
+
+    content_id: bytes
+    name: str
+    size_bytes: int | None
+    holders: tuple[Holder, ...]
+
+
+class Fetching:
+    """Finds and downloads for one command at a time or several."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.own_address: Address | None = None
+        """Where this peer itself listens; set once it does."""
+        self._journal = PartJournal(core.database)
+        self.running: dict[bytes, Download] = {}
+        """Downloads under way, so that what they have is served on."""
+
+    # Finding
+
+    async def search(self, words: Sequence[str], limit: int) -> list[Offer]:
+        """Return offers whose names hold all words, most holders first; raises BadInput."""
+        wanted = words_of(" ".join(words))
+        if not wanted:
+            raise BadInput(
+                "no word to search for: letters and digits count, the rest separates them",
+                hint="shoal search WORD...",
+            )
+        hits = await self._core.dht.search(wanted, limit)
+        offers = [
+            Offer(
+                hit.filename,
+                hit.content_id,
+                hit.size_bytes,
+                tuple(Holder(peer_id, ()) for peer_id in hit.holders),
+            )
+            for hit in hits
+        ]
+        self._remember(offers)
+        return offers
+
+    async def offers_named(self, name: str) -> list[Offer]:
+        """Return the contents that are offered under exactly this name."""
+        found = await self._core.dht.find_name(unicodedata.normalize("NFC", name))
+        offers = offers_of((item.record, item.payload) for item in found)
+        self._remember(offers)
+        return offers
+
+    async def wanted(self, what: str, from_peer: str | None, resolve: ResolvePeer) -> Wanted:
+        """Say which content an argument of `get` means; NotFound, Ambiguous, BadInput."""
+        if what.startswith("b3:") and from_peer is None:
+            by_id = await self._wanted_by_id(what)
+            if by_id is not None:
+                return by_id
+        offers = await self.offers_named(what)
+        if not offers and from_peer is None and "@" in what:
+            name, _, peer = what.rpartition("@")
+            if name and peer:
+                return await self._wanted_from(name, peer, resolve)
+        if from_peer is not None:
+            return await self._wanted_from(what, from_peer, resolve, offers)
+        return self._only(what, offers)
+
+    async def _wanted_by_id(self, what: str) -> Wanted | None:
+        try:
+            content_id = parse_content_id(what)
+        except BadContentId:
+            return self._wanted_by_prefix(what)
+        listed = self._core.catalog.listed_with_prefix(content_id.hex())
+        name = listed[0].name if listed else content_id.hex()[:16]
+        size_bytes = listed[0].size_bytes if listed else None
+        return Wanted(content_id, name, size_bytes, ())
+
+    def _wanted_by_prefix(self, what: str) -> Wanted | None:
+        try:
+            prefix = parse_content_prefix(what)
+        except BadContentId as error:
+            raise BadInput(f"{what!r} is no content id", hint=error.hint) from error
+        listed = self._core.catalog.listed_with_prefix(prefix)
+        match list({entry.content_id: entry for entry in reversed(listed)}.values()):
+            case []:
+                raise NotFound(
+                    f"no content that was listed, shared or fetched here begins with {what}",
+                    hint="give the whole id, or search for it first",
+                )
+            case [entry]:
+                return Wanted(entry.content_id, entry.name, entry.size_bytes, ())
+            case several:
+                ids = ", ".join(show_content_id(entry.content_id) for entry in several)
+                raise Ambiguous(
+                    f"{what} means {len(several)} contents: {ids}", hint="give more of the id"
+                )
+
+    async def _wanted_from(
+        self, name: str, peer: str, resolve: ResolvePeer, offers: list[Offer] | None = None
+    ) -> Wanted:
+        peer_id = await resolve(peer)
+        if offers is None:
+            offers = await self.offers_named(name)
+        theirs = [o for o in offers if any(h.peer_id == peer_id for h in o.holders)]
+        if not theirs:
+            raise NotFound(
+                f"{peer} offers nothing under the name {name!r}",
+                hint=f"`shoal search {name}` shows who has what",
+            )
+        return self._only(name, theirs)
+
+    @staticmethod
+    def _only(name: str, offers: list[Offer]) -> Wanted:
+        match offers:
+            case []:
+                words = " ".join(words_of(name)) or "WORD"
+                raise NotFound(
+                    f"nothing is offered under the name {name!r}",
+                    hint=f"names match exactly; by words: `shoal search {words}`",
+                )
+            case [offer]:
+                return Wanted(offer.content_id, offer.name, offer.size_bytes, offer.holders)
+            case several:
+                listed = "; ".join(
+                    f"{show_content_id(o.content_id)} ({o.size_bytes} bytes, from "
+                    + ", ".join(show_peer_id(h.peer_id)[:8] for h in o.holders[:4])
+                    + ")"
+                    for o in several[:8]
+                )
+                raise Ambiguous(
+                    f"{len(several)} contents are offered as {name!r}: {listed}",
+                    hint="choose one by its id, or whose you want: `shoal get NAME --from PEER`",
+                )
+
+    def _remember(self, offers: Sequence[Offer]) -> None:
+        if offers:
+            self._core.catalog.remember(
+                [Listed(offer.content_id, offer.name, offer.size_bytes) for offer in offers]
+            )
+
+    # Downloading
+
+    async def download(
+        self,
+        wanted: Wanted,
+        target: Path,
+        *,
+        overwrite: bool,
+        timeout_s: float | None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_bad_holder: Callable[[bytes], None] | None = None,
+    ) -> DownloadResult:
+        """Fetch a content into its target; raises TransferError, NotFound, NoHolderReachable."""
+        source = _HolderSearch(self._core, wanted, self._own_holders(wanted), timeout_s)
+        download = Download(
+            wanted.content_id,
+            target,
+            holders=source,
+            connect=self._core.connect,
+            journal=self._journal,
+            manifest=self._own_manifest(wanted.content_id),
+            overwrite=overwrite,
+            on_progress=on_progress,
+            on_bad_holder=on_bad_holder,
+            config=DownloadConfig(no_holder_timeout_s=NO_HOLDER_TIMEOUT_S, timeout_s=timeout_s),
+        )
+        source.moved = lambda: download.progress.fetched_bytes
+        self.running[wanted.content_id] = download
+        try:
+            return await download.run()
+        except NoHolders as error:
+            raise self._nobody(wanted, source) from error
+        except TimedOut as error:
+            if download.progress.fetched_bytes:
+                raise
+            raise self._nobody(wanted, source) from error
+        finally:
+            self.running.pop(wanted.content_id, None)
+
+    def _nobody(self, wanted: Wanted, source: _HolderSearch) -> Exception:
+        if not source.known:
+            return NotFound(
+                f"nobody offers {show_content_id(wanted.content_id)}",
+                hint="by words: `shoal search WORD...`",
+            )
+        count = len(source.known)
+        holders = "1 holder is" if count == 1 else f"{count} holders are"
+        return NoHolderReachable(f"{wanted.name!r}: {holders} known, none can be reached")
+
+    def _own_manifest(self, content_id: bytes) -> Manifest | None:
+        shares = self._core.catalog.shares_of(content_id)
+        return decode_manifest(shares[0].manifest) if shares else None
+
+    def _own_holders(self, wanted: Wanted) -> tuple[Holder, ...]:
+        """Fetch a file that is shared here from ourselves, by the same verified way."""
+        if self.own_address is None or not self._core.catalog.shares_of(wanted.content_id):
+            return ()
+        return (Holder(self._core.identity.peer_id, (self.own_address,)),)
+
+
+class _HolderSearch:
+    """The holders of one download: those known first, then whoever the DHT names later.
+
+    Ends when nothing moved for a while (GIVE_UP_S, or the person's timeout), so that a download
+    whose holders all failed can say so.
+    """
+
+    def __init__(
+        self, core: Core, wanted: Wanted, own: tuple[Holder, ...], timeout_s: float | None
+    ) -> None:
+        self._core = core
+        self._wanted = wanted
+        self._own = own
+        self._give_up_s = GIVE_UP_S if timeout_s is None else timeout_s
+        self.known: set[bytes] = set()
+        self.moved: Callable[[], int] = lambda: 0
+
+    async def __aiter__(self) -> AsyncIterator[TransferHolder]:
+        for holder in self._usable(merge_holders(self._own, self._wanted.holders)):
+            yield holder
+        pause_s = ASK_AGAIN_MIN_S
+        moved, moved_at = self.moved(), time.monotonic()
+        while True:
+            found = await self._core.holders_of_content(self._wanted.content_id)
+            for holder in self._usable(merge_holders(found, self._wanted.holders)):
+                yield holder
+            if self.moved() != moved:
+                moved, moved_at = self.moved(), time.monotonic()
+            if time.monotonic() - moved_at >= self._give_up_s:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.6, ASK_AGAIN_MAX_S)
+
+    def _usable(self, holders: Sequence[Holder]) -> list[TransferHolder]:
+        me = self._core.identity.peer_id
+        usable = [h for h in holders if h.peer_id != me or h in self._own]
+        self.known.update(holder.peer_id for holder in usable)
+        return [TransferHolder(holder.peer_id, holder.addresses) for holder in usable]
+
+
+def target_of(target: str | None, folder: str, name: str) -> Path:
+    """Return where a download goes; an unsafe remote name is refused before it is a path."""
+    if target is None:
+        return Path(folder) / check_name(name)
+    path = Path(target)
+    return path / check_name(name) if path.is_dir() else path

@@ -1,0 +1,218 @@
+"""The peer's inbox: letters become files here, whichever way they come.
+
+Owns the order acceptance, quota, file, journal for a push and for a sealed letter alike, as the
+Inbox that transfer asks for and the InboxSink that queueing asks for. A letter is named by
+(sender, seal id): the partial file, the journal's row and the receipt all hang on that name, so
+that a push that broke off and the same letter out of a mailbox end in one file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+from identity.encoding import length_prefixed
+from peer.received import Received, ReceivedJournal
+from peer.serving import Acceptance
+from queueing.envelope import Letter
+from queueing.errors import MailboxFull, QueueError
+from queueing.errors import Refused as LetterRefused
+from queueing.receiver import push_delivery_id
+from transfer.errors import (
+    BadContent,
+    DiskFull,
+    QuotaFull,
+    Refused,
+    TransferError,
+    UnsafeName,
+)
+from transfer.inbox import InboxFile, InboxFolder
+from transfer.push import Accept, Caller, PushOffer
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arrival:
+    """A letter in arrival, whichever way it comes."""
+
+    sender: bytes
+    seal_id: bytes
+    delivery_id: bytes
+    name: str
+    size_bytes: int
+    content_id: bytes
+
+    @property
+    def key(self) -> bytes:
+        """The name of its partial file: one letter with one content, one file."""
+        return length_prefixed(self.sender, self.seal_id, self.content_id)
+
+
+class PushReceipts(Protocol):
+    """Journals a pushed file that is durable, and signs its receipt (queueing's Receiver)."""
+
+    async def take_push(
+        self, sender: bytes, seal_id: bytes, content_id: bytes, delivery_id: bytes
+    ) -> bytes: ...
+
+
+class Inbox:
+    """Takes letters into the inbox folder."""
+
+    def __init__(
+        self,
+        own_id: bytes,
+        acceptance: Acceptance,
+        folder: InboxFolder,
+        journal: ReceivedJournal,
+        *,
+        file_bytes_max: int,
+        on_received: Callable[[Received], None],
+    ) -> None:
+        self._own_id = own_id
+        self._acceptance = acceptance
+        self._folder = folder
+        self.journal = journal
+        self._file_bytes_max = file_bytes_max
+        self._on_received = on_received
+        self.receipts: PushReceipts | None = None
+        """Set once, when the receiver that needs this inbox is built."""
+
+    # A push (transfer's Inbox)
+
+    async def offer(self, caller: Caller, offer: PushOffer) -> Accept:
+        """Accept a pushed file, or raise Refused, QuotaFull, DiskFull, UnsafeName."""
+        arrival = Arrival(
+            sender=caller.peer_id,
+            seal_id=offer.seal_id,
+            delivery_id=push_delivery_id(
+                caller.peer_id, self._own_id, offer.seal_id, offer.content_id
+            ),
+            name=offer.name,
+            size_bytes=offer.size_bytes,
+            content_id=offer.content_id,
+        )
+        if self.journal.find(arrival.sender, arrival.seal_id) is not None:
+            return Accept(offer.size_bytes, _PushSink(self, arrival, None))
+        self._check(arrival)
+        file = await self._folder.open(arrival.key, offer.name, offer.size_bytes, offer.manifest)
+        return Accept(file.committed_bytes, _PushSink(self, arrival, file))
+
+    # A sealed letter (queueing's InboxSink)
+
+    async def begin(self, letter: Letter) -> LetterFile:
+        """Make room for an unsealed letter; queueing's Refused, or a QueueError to try later."""
+        arrival = Arrival(
+            sender=letter.sender_id,
+            seal_id=letter.seal_id,
+            delivery_id=letter.manifest.delivery_id,
+            name=letter.name,
+            size_bytes=letter.size,
+            content_id=letter.content_id,
+        )
+        done = self.journal.find(arrival.sender, arrival.seal_id)
+        if done is not None:
+            return LetterFile(self, arrival, None, done.path)
+        try:
+            self._check(arrival)
+            file = await self._folder.open(arrival.key, arrival.name, arrival.size_bytes)
+        except (Refused, UnsafeName) as error:
+            raise LetterRefused(str(error)) from error
+        except TransferError as error:
+            raise _later(error) from error
+        return LetterFile(self, arrival, file, "")
+
+    def _check(self, arrival: Arrival) -> None:
+        refusal = self._acceptance.refusal(arrival.sender)
+        if refusal is not None:
+            raise Refused(refusal)
+        if arrival.size_bytes > self._file_bytes_max:
+            raise Refused("the file is larger than the receiver takes")
+
+    async def complete(self, arrival: Arrival, file: InboxFile) -> str:
+        """Make a whole file visible and journal it durably, in this order; return its path."""
+        path = await file.finish(arrival.content_id)
+        self.journal.add(
+            sender=arrival.sender,
+            seal_id=arrival.seal_id,
+            delivery_id=arrival.delivery_id,
+            name=arrival.name,
+            size_bytes=arrival.size_bytes,
+            path=path,
+        )
+        row = self.journal.find(arrival.sender, arrival.seal_id)
+        assert row is not None, "journaled just now"
+        self._on_received(row)
+        return row.path
+
+
+class _PushSink:
+    """A pushed file on its way; without a file, one that came in before."""
+
+    def __init__(self, inbox: Inbox, arrival: Arrival, file: InboxFile | None) -> None:
+        self._inbox = inbox
+        self._arrival = arrival
+        self._file = file
+
+    async def write(self, offset: int, data: bytes) -> None:
+        assert self._file is not None, "of a file that came in before nothing is missing"
+        await self._file.write(offset, data)
+
+    async def finish(self) -> bytes:
+        if self._file is not None:
+            await self._inbox.complete(self._arrival, self._file)
+        assert self._inbox.receipts is not None
+        arrival = self._arrival
+        return await self._inbox.receipts.take_push(
+            arrival.sender, arrival.seal_id, arrival.content_id, arrival.delivery_id
+        )
+
+    async def close(self) -> None:
+        if self._file is not None:
+            await self._file.close()
+
+
+class LetterFile:
+    """An unsealed letter on its way; without a file, one that came in before."""
+
+    def __init__(self, inbox: Inbox, arrival: Arrival, file: InboxFile | None, path: str) -> None:
+        self._inbox = inbox
+        self._arrival = arrival
+        self._file = file
+        self._path = path
+
+    @property
+    def committed_bytes(self) -> int:
+        """How much of the content is there already."""
+        return self._arrival.size_bytes if self._file is None else self._file.committed_bytes
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """Append content; MailboxFull where the disk or the quota is full."""
+        assert self._file is not None, "of a letter that came in before nothing is missing"
+        try:
+            await self._file.write(offset, data)
+        except TransferError as error:
+            raise _later(error) from error
+
+    async def finish(self) -> str:
+        """Check, fsync, rename, journal; return where the file lies."""
+        if self._file is None:
+            return self._path
+        try:
+            return await self._inbox.complete(self._arrival, self._file)
+        except BadContent as error:
+            raise LetterRefused(str(error)) from error
+        except TransferError as error:
+            raise _later(error) from error
+
+    async def abort(self) -> None:
+        """Let go of the partial file; it stays for the next try."""
+        if self._file is not None:
+            await self._file.close()
+
+
+def _later(error: TransferError) -> QueueError:
+    """Say that a letter has to wait: its store keeps it, and it is tried again."""
+    if isinstance(error, QuotaFull | DiskFull):
+        return MailboxFull(str(error), hint=error.hint)
+    return QueueError(str(error), hint=error.hint)

@@ -1,0 +1,311 @@
+"""Mail of this peer: the courier, the stores that it may use, and the mailbox kept for others.
+
+Owns their wiring: who hosts mail, when a recipient is nudged, how a receipt finds its sender. Must
+not know envelopes or the stores' insides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+import grpc
+
+from dht.records import MailPayload
+from identity.address import Address
+from identity.errors import ShoalError
+from peer.config import DeliveryMeans
+from peer.core import Core
+from peer.inbox import Inbox
+from peer.serving import Acceptance
+from queueing.courier import Courier
+from queueing.journal import Journal, OutboxRow
+from queueing.mailbox_client import Host, MailboxClient
+from queueing.mailbox_service import MailboxConfig, MailboxHooks, MailboxService
+from queueing.mailbox_store import MailboxStore
+from queueing.rabbitmq import RabbitStore
+from queueing.rabbitmq_url import parse_amqp_url
+from queueing.receiver import Receiver
+from queueing.spool import Spool
+from queueing.spool_index import SpoolConfig
+from queueing.store import PendingStore
+
+HOSTS_MAX = 12
+TASKS_MAX = 512
+DELIVERY_BYTES_MAX = 4 * 1024**3
+MAIL_LIFE_MARGIN_MS = 1_000
+
+
+class Background:
+    """The peer's own tasks: referenced, bounded, cancelled at the end."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.dropped = 0
+        """Pieces of work that were left out because too many were under way."""
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run work on its own; ShoalErrors end it quietly, for it is always tried again later."""
+        if len(self._tasks) >= TASKS_MAX:
+            self.dropped += 1
+            work.close()
+            return
+        task = asyncio.create_task(_quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancel what still runs and wait for its end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Mail:
+    """Everything about deliveries of one running peer; build it with `Mail.open`."""
+
+    def __init__(
+        self,
+        core: Core,
+        inbox: Inbox,
+        acceptance: Acceptance,
+        background: Background,
+        spool: Spool,
+        journal: Journal,
+        *,
+        queue_url: str | None,
+        keeps_mail: bool,
+        on_change: Callable[[OutboxRow], None],
+    ) -> None:
+        self._core = core
+        self._background = background
+        self._acceptance = acceptance
+        self._spool = spool
+        self._journal = journal
+        self.keeps_mail = keeps_mail
+        self._addresses: tuple[Address, ...] = ()
+        self._hosts = _Hosts(core)
+        self._client = MailboxClient(self._connect, core.file.network.network_id)
+        self.queue_store = self._rabbit(queue_url) if queue_url else None
+        self.queue_host = str(parse_amqp_url(queue_url)) if queue_url else None
+        """The broker as it may be shown: without credentials."""
+        self.mailbox_store = MailboxStore(
+            self._connect,
+            self._hosts,
+            journal,
+            core.file.network.network_id,
+            core.identity,
+            wall_ms=core.dht.now_ms,
+        )
+        self.receiver = Receiver(
+            core.identity,
+            core.file.network.network_id,
+            journal,
+            inbox,
+            self._return_receipt,
+            wall_ms=core.dht.now_ms,
+        )
+        inbox.receipts = self.receiver
+        self.courier = Courier(
+            core.identity,
+            core.file.network.network_id,
+            spool,
+            journal,
+            self._stores(),
+            self.receiver,
+            wall_ms=core.dht.now_ms,
+            on_change=on_change,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        core: Core,
+        inbox: Inbox,
+        acceptance: Acceptance,
+        background: Background,
+        *,
+        queue_url: str | None,
+        keeps_mail: bool,
+        on_change: Callable[[OutboxRow], None],
+    ) -> Mail:
+        """Open spool and journal in the home; a bad queue URL is BadAmqpUrl."""
+        mailbox = core.config.mailbox
+        limit_bytes = max(mailbox.quota_bytes, 1)
+        config = SpoolConfig(
+            limit_bytes=limit_bytes,
+            sender_limit_bytes=mailbox.sender_quota_bytes,
+            delivery_bytes_max=min(DELIVERY_BYTES_MAX, limit_bytes),
+        )
+        spool = await Spool.open(
+            core.home.spool,
+            core.file.network.network_id,
+            wall_ms=core.dht.now_ms,
+            config=config,
+        )
+        journal = await Journal.open(core.home.spool / "journal.db")
+        mail = cls(
+            core,
+            inbox,
+            acceptance,
+            background,
+            spool,
+            journal,
+            queue_url=queue_url,
+            keeps_mail=keeps_mail,
+            on_change=on_change,
+        )
+        await mail.courier.recover()
+        return mail
+
+    def advertise(self, addresses: Sequence[Address]) -> None:
+        """Set the addresses that `mail` records carry."""
+        self._addresses = tuple(addresses)
+
+    def service(self, caller_id: Callable[[Any], bytes]) -> MailboxService:
+        """Return the Mailbox service; also a peer that keeps no mail takes nudges and receipts."""
+        config = self._core.config.mailbox
+        return MailboxService(
+            self._spool,
+            self._core.identity,
+            self._core.file.network.network_id,
+            caller_id,
+            MailboxHooks(
+                accepts=self._accepts,
+                on_held=self._on_held,
+                on_nudge=self._on_nudge,
+                on_receipt=self.courier.take_receipt,
+            ),
+            wall_ms=self._core.dht.now_ms,
+            config=MailboxConfig(
+                keeps_mail=self.keeps_mail, lifetime_max_ms=config.retention_s * 1000
+            ),
+        )
+
+    async def run(self) -> None:
+        """Publish what is held for others, then carry mail until cancelled."""
+        if self.keeps_mail:
+            for recipient, expires_ms in (await self._spool.recipients()).items():
+                if recipient != self._core.identity.peer_id:
+                    self._on_held(recipient, expires_ms)
+        await self.courier.run()
+
+    def on_contact(self, peer_id: bytes) -> None:
+        """A peer proved itself: tell it of mail that waits here, and try mail of ours again."""
+        self.courier.wake()
+        self._background.start(self._nudge(peer_id))
+
+    def allows(self, means: DeliveryMeans, via: Sequence[str]) -> bool:
+        """Tell whether a way of delivery may be used, by configuration and by the command."""
+        return means in self._core.config.delivery.means and (not via or means in via)
+
+    async def close(self) -> None:
+        """Close stores, journal and spool."""
+        for store in self._stores():
+            await store.close()
+        await self._journal.close()
+        await self._spool.close()
+
+    def _stores(self) -> list[PendingStore]:
+        stores: list[PendingStore] = []
+        for means in self._core.config.delivery.means:
+            match means:
+                case DeliveryMeans.QUEUE:
+                    if self.queue_store is not None:
+                        stores.append(self.queue_store)
+                case DeliveryMeans.MAILBOX:
+                    stores.append(self.mailbox_store)
+        return stores
+
+    def _rabbit(self, url: str) -> RabbitStore:
+        return RabbitStore(
+            parse_amqp_url(url),
+            self._core.file.network.network_id,
+            self._core.home.spool / "rabbitmq",
+            identity=self._core.identity,
+            wall_ms=self._core.dht.now_ms,
+        )
+
+    async def _connect(self, peer_id: bytes, addresses: Sequence[Address], /) -> grpc.aio.Channel:
+        return await self._core.connect(peer_id, addresses)
+
+    def _accepts(self, sender: bytes, recipient: bytes) -> bool:
+        """Mail for ourselves follows the inbox's rule; for others any member may leave some."""
+        if recipient == self._core.identity.peer_id:
+            return self._acceptance.refusal(sender) is None
+        return True
+
+    def _on_held(self, recipient: bytes, expires_ms: int) -> None:
+        self._background.start(self._announce(recipient, expires_ms))
+        self._background.start(self._nudge(recipient))
+
+    def _on_nudge(self, host_id: bytes) -> None:
+        self._hosts.nudged(host_id)
+        self.courier.wake()
+
+    async def _announce(self, recipient: bytes, expires_ms: int) -> None:
+        if expires_ms > self._core.dht.now_ms() + MAIL_LIFE_MARGIN_MS:
+            await self._core.dht.publish(
+                [MailPayload(recipient, self._addresses)], expires_ms=expires_ms
+            )
+
+    async def _nudge(self, recipient: bytes) -> None:
+        """Tell a recipient that is there that mail of its waits here."""
+        if not await self._spool.waiting(recipient, 0, 1):
+            return
+        addresses = await self._core.locate(recipient)
+        if addresses:
+            await self._client.nudge(Host(recipient, addresses))
+
+    async def _return_receipt(self, sender: bytes, receipt: bytes, /) -> bool:
+        addresses = await self._core.locate(sender)
+        return await self._client.return_receipt(Host(sender, addresses), receipt)
+
+
+class _Hosts:
+    """Finds mail hosts over the DHT, as queueing's HostFinder."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._nudgers: dict[bytes, None] = {}
+
+    def nudged(self, host_id: bytes) -> None:
+        """Note a host that says it has mail for us; it is asked once, whatever the DHT says."""
+        if len(self._nudgers) < HOSTS_MAX:
+            self._nudgers[host_id] = None
+
+    async def hosts_near(self, recipient: bytes) -> Sequence[Host]:
+        """Return the live peers closest to the recipient's id, then bootstrap nodes."""
+        views = await self._core.dht.closest_peers(recipient)
+        hosts = {
+            view.peer_id: Host(view.peer_id, (view.address,))
+            for view in views
+            if view.peer_id != recipient and not view.client
+        }
+        bootstrap = {node.address for node in self._core.file.bootstrap}
+        for view in self._core.dht.contacts():
+            if view.alive and view.address in bootstrap and view.peer_id != recipient:
+                hosts.setdefault(view.peer_id, Host(view.peer_id, (view.address,)))
+        return list(hosts.values())[:HOSTS_MAX]
+
+    async def hosts_with_mail(self, recipient: bytes) -> Sequence[Host]:
+        """Return the hosts that nudged us, then the publishers of `mail` records."""
+        nudgers, self._nudgers = self._nudgers, {}
+        hosts = {host_id: Host(host_id, ()) for host_id in nudgers}
+        for item in await self._core.dht.find_mail(recipient):
+            hosts[item.publisher] = Host(item.publisher, item.payload.addresses)
+        return list(hosts.values())[: HOSTS_MAX * 2]
+
+    async def locate(self, peer_id: bytes) -> Host | None:
+        """Return where a host is now."""
+        addresses = await self._core.locate(peer_id)
+        return Host(peer_id, addresses) if addresses else None
+
+
+async def _quietly(work: Awaitable[Any]) -> None:
+    try:
+        await work
+    except ShoalError:
+        return

@@ -1,0 +1,457 @@
+"""The running peer: what `shoal join` runs, and the short-lived client of `search` and `get`.
+
+Owns the order of starting and leaving. The parts are wired here and nowhere else; what they do
+stands in their own modules. Start: home, network, key, database, port, services, bootstrap, own
+record, ready. Leave: records withdrawn, running work ended, everything saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dht.errors import PortInUse as UdpPortInUse
+from dht.records import NICKNAME_BYTES_MAX, Payload, PeerPayload
+from identity.address import Address
+from identity.errors import ShoalError
+from identity.keys import show_peer_id
+from identity.network import BootstrapNode, NetworkFile
+from peer.addresses import DEFAULT_LISTEN, advertised_addresses, bind_one_port
+from peer.commands import Arguments, Commands, FetchCommands, PeerFacts
+from peer.config import Config, load_config
+from peer.control import ControlServer
+from peer.core import Core
+from peer.errors import BadInput, WrongNetworkKey
+from peer.failures import ExitCode, failure_of
+from peer.fetching import Fetching
+from peer.home import Home
+from peer.inbox import Inbox
+from peer.mail import Background, Mail
+from peer.networks import choose_network, invite_for, remember
+from peer.options import AloneOptions, JoinOptions, Observer
+from peer.presence import Presence
+from peer.received import Received, ReceivedJournal
+from peer.reporting import Emit, Reporter
+from peer.sending import Sending
+from peer.serving import Acceptance, Offered
+from peer.sharing import Sharing
+from peer.traffic import Traffic
+from peer.version import VERSION
+from peer.views import Snapshot, StatusView
+from queueing.journal import OutboxRow
+from rpc.caller import caller_of
+from rpc.errors import ForeignNetwork, RpcError
+from rpc.errors import PortInUse as TcpPortInUse
+from rpc.listener import RpcListener
+from transfer.inbox import InboxFolder
+from transfer.service import ServiceConfig, TransferService
+
+BOOTSTRAP_TIMEOUT_S = 5.0
+PUBLISH_TIMEOUT_S = 3.0
+LEAVE_TIMEOUT_S = 4.0
+PROBE_TIMEOUT_S = 2.0
+PEER_RECORD_LIFE_MS = 24 * 3600 * 1000
+PEER_RECORD_REFRESH_S = 6 * 3600.0
+PRESENCE_REFRESH_S = 15.0
+
+_log = logging.getLogger(__name__)
+
+
+async def run_peer(options: JoinOptions, observer: Observer) -> int:
+    """Run a peer until the observer's `leaving` is set; return the exit code.
+
+    Raises ShoalErrors of the start: AlreadyRunning, OtherNetwork, BadNetworkFile, PortInUse, ...
+    """
+    home = Home(options.home)
+    with home.lock():
+        config = load_config(home.config_path)
+        choice = choose_network(
+            home,
+            invite=options.invite,
+            network_file=options.network_file,
+            fallback_file=options.fallback_network_file,
+            make_new=True,
+        )
+        if choice.remember:
+            remember(home, choice.file)
+        peer = Peer(home, config, choice.file, options, observer)
+        try:
+            await peer.start()
+            await peer.stay()
+        finally:
+            await peer.stop()
+    return ExitCode.DONE
+
+
+async def run_command_alone(
+    options: AloneOptions, command: str, arguments: dict[str, Any], emit: Emit
+) -> None:
+    """Run `search` or `get` through a client of the moment, which leaves no trace behind."""
+    home = Home(options.home)
+    home.ensure()
+    config = load_config(home.config_path)
+    file = choose_network(
+        home,
+        invite=None,
+        network_file=options.network_file,
+        fallback_file=options.fallback_network_file,
+        make_new=False,
+    ).file
+    core = Core.of_client(home, config, file)
+    reporter = Reporter(emit)
+    try:
+        await core.dht.listen("0.0.0.0", 0)  # noqa: S104 - answers come from anywhere
+        gained = await _bootstrap(core, file.bootstrap)
+        if not gained:
+            await _raise_if_key_is_wrong(core, file.bootstrap)
+            await reporter.note(
+                "no peer of the network answers", hint="check the network, or ask for a new invite"
+            )
+        commands = FetchCommands(core, Fetching(core))
+        if command == "search":
+            await commands.search(Arguments(arguments), reporter)
+        else:
+            await commands.get(Arguments(arguments), reporter)
+    finally:
+        await core.close()
+
+
+class Peer:
+    """One running peer. `start`, then `stay` until it is to leave, then `stop` in any case."""
+
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        file: NetworkFile,
+        options: JoinOptions,
+        observer: Observer,
+    ) -> None:
+        self._options = options
+        self._observer = observer
+        self._started_at = time.monotonic()
+        self._background = Background()
+        self._loops: list[asyncio.Task[None]] = []
+        self._listener: RpcListener | None = None
+        self._control: ControlServer | None = None
+        self._mail: Mail | None = None
+        self._addresses: tuple[Address, ...] = ()
+        self._is_ready = False
+        self.core = Core.of_peer(home, config, file, nickname_of(options, config))
+        self.presence = Presence(self.core)
+        self.sharing = Sharing(self.core)
+        self.fetching = Fetching(self.core)
+        self.traffic = Traffic(self.core, self.fetching)
+
+    # Start
+
+    async def start(self) -> None:
+        """Come up to the ready line; what fails before it is the command's error."""
+        core = self.core
+        acceptance = Acceptance(core.config, core.file.network, core.contacts)
+        inbox = Inbox(
+            core.identity.peer_id,
+            acceptance,
+            InboxFolder(core.home.inbox, core.config.inbox.quota_bytes),
+            ReceivedJournal(core.database),
+            file_bytes_max=core.config.inbox.file_bytes_max,
+            on_received=self._on_received,
+        )
+        mail = await Mail.open(
+            core,
+            inbox,
+            acceptance,
+            self._background,
+            queue_url=self._queue_url(),
+            keeps_mail=self._keeps_mail(),
+            on_change=self._on_delivery,
+        )
+        self._mail = mail
+        await self._listen(inbox, mail)
+        core.dht.on_contact = self._on_contact
+        core.dht.on_clock = self._on_clock
+        self._observer.watch(self.snapshot)
+        await self._join_network()
+        await self._publish_self()
+        self._commands = Commands(
+            core,
+            fetching=self.fetching,
+            sharing=self.sharing,
+            sending=Sending(core, mail, inbox),
+            presence=self.presence,
+            facts=PeerFacts(
+                status=self.status,
+                snapshot=self.snapshot,
+                invite=self.invite,
+                leave=self._observer.leaving.set,
+            ),
+        )
+        self._control = ControlServer(core.home.socket_path, self._commands.run)
+        await self._control.start()
+        self._is_ready = True
+        invite = self.invite() if core.file.network.is_private else None
+        self._observer.ready(show_peer_id(core.identity.peer_id), str(self._addresses[0]), invite)
+
+    async def _listen(self, inbox: Inbox, mail: Mail) -> None:
+        core = self.core
+        transfer = core.config.transfer
+
+        def identify(context: Any) -> Any:
+            return caller_of(context, core.file.network)
+
+        service = TransferService(
+            Offered(core.catalog, self.fetching, self.sharing),
+            identify,
+            inbox=inbox,
+            config=ServiceConfig(
+                upload_slots_max=transfer.slots,
+                upload_slots_per_peer_max=min(4, transfer.slots),
+                upload_bytes_per_s=transfer.upload_bytes_per_s or None,
+            ),
+            on_upload=self.traffic.uploaded,
+        )
+        mailbox = mail.service(lambda context: caller_of(context, core.file.network).peer_id)
+        handlers = [service.handler(), mailbox.handler()]
+
+        async def bind_tcp(host: str, port: int) -> int:
+            self._listener = RpcListener(core.tls, core.file.network)
+            for handler in handlers:
+                self._listener.add(handler)
+            return await self._listener.start(host, port)
+
+        async def unbind_tcp() -> None:
+            if self._listener is not None:
+                await self._listener.stop(0)
+
+        listen = self._options.listen
+        port = await bind_one_port(
+            listen,
+            bind_tcp=bind_tcp,
+            bind_udp=core.dht.listen,
+            unbind_tcp=unbind_tcp,
+            in_use=(TcpPortInUse, UdpPortInUse),
+        )
+        host = (listen or DEFAULT_LISTEN).host
+        self._addresses = advertised_addresses(host, port, self._options.advertise)
+        loopback = "127.0.0.1" if host in ("0.0.0.0", "") else host  # noqa: S104
+        self.fetching.own_address = Address("::1" if host == "::" else loopback, port)
+        core.dht.advertise(self._addresses)
+        self.sharing.advertise(self._addresses)
+        mail.advertise(self._addresses)
+
+    async def _join_network(self) -> None:
+        nodes = (
+            *(BootstrapNode(address) for address in self._options.bootstrap),
+            *self.core.file.bootstrap,
+        )
+        others = [node for node in nodes if node.address not in self._own_addresses()]
+        gained = await _bootstrap(self.core, others)
+        if gained or not others:
+            return
+        await _raise_if_key_is_wrong(self.core, others)
+        listed = ", ".join(str(node.address) for node in others[:4])
+        self._observer.note(
+            f"no bootstrap node answers ({listed}): this peer is alone for now",
+            "it keeps trying; check that the other peer runs and that UDP and TCP get through",
+        )
+
+    async def _publish_self(self) -> None:
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                await self.core.dht.publish(self._own_payloads())
+        except TimeoutError:
+            _log.info("the peer record is not acknowledged yet; it is tried again")
+
+    def _own_payloads(self) -> list[Payload]:
+        core = self.core
+        return [
+            PeerPayload(
+                nickname=nickname_of(self._options, core.config),
+                addresses=self._addresses,
+                sealing_key=core.identity.sealing_public_key,
+                here_until_ms=core.dht.now_ms() + PEER_RECORD_LIFE_MS,
+                under_nickname=under_nickname,
+            )
+            for under_nickname in (False, True)
+        ]
+
+    # Life
+
+    async def stay(self) -> None:
+        """Carry mail, keep shares published and presence current until asked to leave."""
+        assert self._mail is not None
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._mail.run()),
+                group.create_task(self._offer_shares()),
+                group.create_task(self._refresh_own_record()),
+                group.create_task(self._refresh_presence()),
+            ]
+            await self._observer.leaving.wait()
+            for task in tasks:
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Leave cleanly as far as the start came; safe after a failed start."""
+        if self._control is not None:
+            await self._control.stop()
+        await self._background.close()
+        if self._is_ready:
+            try:
+                async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                    await self.core.dht.withdraw_all()
+            except TimeoutError:
+                _log.info("not every record was withdrawn in time; they expire by themselves")
+        if self._listener is not None:
+            await self._listener.stop(0.5)
+        if self._mail is not None:
+            await self._mail.close()
+        await self.core.close()
+
+    async def _offer_shares(self) -> None:
+        for line in await self.sharing.resume():
+            self._observer.note(line, "`shoal put` shares it anew")
+        for path in self._options.shares:
+            try:
+                published = await self.sharing.put(path, None)
+            except ShoalError as error:
+                failure = failure_of(error)
+                self._observer.note(f"not shared: {failure.message}", failure.hint)
+            else:
+                _log.info("shared %r on %d peers", published.share.name, published.stored_on)
+
+    async def _refresh_own_record(self) -> None:
+        while True:
+            await asyncio.sleep(PEER_RECORD_REFRESH_S)
+            await self._publish_self()
+
+    async def _refresh_presence(self) -> None:
+        """While somebody watches the table, ask the peers; an unwatched peer stays silent."""
+        while True:
+            await asyncio.sleep(PRESENCE_REFRESH_S)
+            if self._observer.is_watched:
+                await self.core.dht.check(None)
+
+    # What the parts report
+
+    def _on_contact(self, peer_id: bytes, address: Address) -> None:
+        for contact in self.core.dht.contacts():
+            if contact.peer_id == peer_id:
+                if not contact.client:
+                    self.presence.seen(peer_id, contact.nickname, address)
+                break
+        if self._mail is not None:
+            self._mail.on_contact(peer_id)
+
+    def _on_clock(self, offset_ms: int) -> None:
+        direction = "behind" if offset_ms > 0 else "ahead"
+        self._observer.note(
+            f"this machine's clock is {abs(offset_ms) // 1000} s {direction} of the others'",
+            "set the clock; until then records are issued with the others' time",
+        )
+
+    def _on_received(self, row: Received) -> None:
+        self._observer.note(f"received {row.name!r} from {show_peer_id(row.sender)[:8]}", row.path)
+
+    def _on_delivery(self, row: OutboxRow) -> None:
+        _log.info("delivery %s is %s", row.delivery_id.hex()[:8], row.state)
+
+    # Facts
+
+    def status(self) -> StatusView:
+        """Tell how this peer does, without asking anybody."""
+        core = self.core
+        peers = self.presence.known()
+        mail = self._mail
+        return StatusView(
+            id=show_peer_id(core.identity.peer_id),
+            nickname=nickname_of(self._options, core.config),
+            address=str(self._addresses[0]) if self._addresses else "",
+            network=core.file.network.name,
+            pid=os.getpid(),
+            peers_active=sum(peer.state == "active" for peer in peers),
+            peers_known=len(peers),
+            shares=core.catalog.share_count(),
+            uptime_s=round(time.monotonic() - self._started_at, 1),
+            private=core.file.network.is_private,
+            mailbox=mail is not None and mail.keeps_mail,
+            queue=mail.queue_host if mail is not None else None,
+            version=VERSION,
+            home=str(core.home.path),
+            records=len(core.dht.store),
+            drops=core.dht.counters(),
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Return everything that the live table shows."""
+        private = self.core.file.network.is_private
+        return Snapshot(
+            status=self.status(),
+            peers=tuple(self.presence.known()),
+            transfers=tuple(self.traffic.running()),
+            invite=self.invite() if private else None,
+        )
+
+    def invite(self) -> str:
+        """Make the string with which somebody joins this network through this peer."""
+        me = BootstrapNode(self._addresses[0], self.core.identity.peer_id)
+        return invite_for(self.core.file, me)
+
+    def _own_addresses(self) -> set[Address]:
+        port = self._addresses[0].port
+        hosts = ("127.0.0.1", "::1", "localhost")
+        own = {Address(host, port) for host in hosts} | set(self._addresses)
+        listen = self._options.listen
+        return own | ({Address(listen.host, port)} if listen is not None else set())
+
+    def _queue_url(self) -> str | None:
+        return self._options.queue_url or self.core.config.queue.amqp or self.core.file.queue_amqp
+
+    def _keeps_mail(self) -> bool:
+        if self._options.mailbox is not None:
+            return self._options.mailbox
+        enabled = self.core.config.mailbox.enabled
+        return self.core.file.network.is_private if enabled is None else enabled
+
+
+def nickname_of(options: JoinOptions, config: Config) -> str:
+    """Return the nickname: the one asked for, the configured one, else the host's name."""
+    nickname = options.nickname or config.nickname
+    if nickname is None:
+        return socket.gethostname().encode()[:NICKNAME_BYTES_MAX].decode(errors="ignore") or "peer"
+    if not nickname.strip() or len(nickname.encode()) > NICKNAME_BYTES_MAX:
+        raise BadInput(f"a nickname has 1 to {NICKNAME_BYTES_MAX} bytes")
+    return nickname
+
+
+async def _bootstrap(core: Core, nodes: Sequence[BootstrapNode]) -> int:
+    try:
+        async with asyncio.timeout(BOOTSTRAP_TIMEOUT_S):
+            return await core.dht.bootstrap(nodes)
+    except TimeoutError:
+        return sum(contact.alive for contact in core.dht.contacts())
+
+
+async def _raise_if_key_is_wrong(core: Core, nodes: Sequence[BootstrapNode]) -> None:
+    """Where UDP is silent, ask over TLS: a node of another key shows a foreign certificate.
+
+    Raises WrongNetworkKey when every node that answers is foreign.
+    """
+
+    async def is_foreign(node: BootstrapNode) -> bool | None:
+        try:
+            await core.channels.probe(node.address, timeout_s=PROBE_TIMEOUT_S)
+        except ForeignNetwork:
+            return True
+        except RpcError:
+            return None
+        return False
+
+    answers = await asyncio.gather(*(is_foreign(node) for node in nodes))
+    if True in answers and False not in answers:
+        raise WrongNetworkKey

@@ -1,0 +1,79 @@
+"""Who is there: the DHT's contacts now, and the peers that were seen before.
+
+Owns the merge of both into what a person sees. Presence is asked for, not announced: `current`
+asks all known peers at once and waits a moment, so that what it says is true now (ADR 3).
+"""
+
+from __future__ import annotations
+
+import time
+
+from identity.address import Address
+from identity.keys import show_peer_id
+from peer.core import Core
+from peer.resolve import Named
+from peer.views import PeerState, PeerView, utc_text
+
+CHECK_TIMEOUT_S = 1.5
+PEERS_SHOWN_MAX = 1_000
+
+
+class Presence:
+    """Remembers peers as they prove themselves, and tells which of them answer."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def seen(self, peer_id: bytes, nickname: str, address: Address) -> None:
+        """Note that a peer proved itself just now."""
+        self._core.contacts.seen(peer_id, nickname, str(address), time.time_ns() // 1_000_000)
+
+    async def current(self) -> list[PeerView]:
+        """Ask every known peer whether it is there, and return all, active ones first."""
+        await self._core.dht.check(None, timeout_s=CHECK_TIMEOUT_S)
+        return self.known()
+
+    def known(self) -> list[PeerView]:
+        """Return all known peers as they were last heard of, without asking."""
+        now_ms = time.time_ns() // 1_000_000
+        views: dict[bytes, PeerView] = {}
+        for contact in self._core.dht.contacts():
+            if contact.client:
+                continue
+            seen_ms = now_ms - round((contact.last_seen_s_ago or 0.0) * 1000)
+            if contact.alive:
+                self._core.contacts.seen(
+                    contact.peer_id, contact.nickname, str(contact.address), seen_ms
+                )
+            views[contact.peer_id] = PeerView(
+                id=show_peer_id(contact.peer_id),
+                nickname=contact.nickname,
+                address=str(contact.address),
+                state=PeerState.ACTIVE if contact.alive else PeerState.INACTIVE,
+                last_seen=utc_text(seen_ms),
+                rtt_ms=None if contact.rtt_s is None else round(contact.rtt_s * 1000, 2),
+            )
+        for peer in self._core.contacts.known():
+            if peer.peer_id not in views and peer.peer_id != self._core.identity.peer_id:
+                views[peer.peer_id] = PeerView(
+                    id=show_peer_id(peer.peer_id),
+                    nickname=peer.nickname,
+                    address=peer.address,
+                    state=PeerState.INACTIVE,
+                    last_seen=utc_text(peer.last_seen_ms),
+                    rtt_ms=None,
+                )
+        ordered = sorted(
+            views.values(), key=lambda view: (view.state, view.nickname.casefold(), view.id)
+        )
+        return ordered[:PEERS_SHOWN_MAX]
+
+    def named(self) -> list[Named]:
+        """Return the ids and nicknames of all peers that were ever seen."""
+        known = {peer.peer_id: peer.nickname for peer in self._core.contacts.known()}
+        known.update(
+            (contact.peer_id, contact.nickname)
+            for contact in self._core.dht.contacts()
+            if not contact.client
+        )
+        return [Named(peer_id, nickname) for peer_id, nickname in known.items()]

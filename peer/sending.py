@@ -1,0 +1,290 @@
+"""Sending a file to one peer, and the views of inbox and outbox.
+
+Owns the order of the ways: straight to the recipient while it is there, else the queue, else
+mailboxes, else the sender's own spool. Must not know how any of them works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from dht.records import PeerPayload
+from identity.address import Address
+from identity.errors import ShoalError
+from identity.keys import show_peer_id
+from peer.config import DeliveryMeans
+from peer.core import Core
+from peer.errors import BadInput, InboxFull, NotFound, NotPermitted, QueueUnavailable, TimedOut
+from peer.inbox import Inbox
+from peer.mail import Mail
+from peer.reporting import Reporter
+from peer.sharing import check_source
+from peer.views import InboxView, OutboxView, Progress, SentView, utc_text
+from queueing.courier import Sent
+from queueing.envelope import LIFETIME_MAX_MS
+from queueing.journal import OutboxRow
+from queueing.receiver import push_delivery_id
+from queueing.states import State
+from queueing.store import StoreKind
+from transfer.errors import PushFailed, ReceiverFull, Refused
+from transfer.hashing import HashedFile, hash_file
+from transfer.names import check_name
+from transfer.push import PushOffer, push_file
+
+DELIVERY_PREFIX_MIN = 8
+CONNECT_TIMEOUT_S = 4.0
+DIRECT = "direct"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Letter:
+    """One file on its way to one peer."""
+
+    path: Path
+    name: str
+    hashed: HashedFile
+    recipient: bytes
+    seal_id: bytes
+    expires_ms: int
+
+
+class Sending:
+    """`put --to`, `inbox`, `outbox` and `outbox cancel`."""
+
+    def __init__(self, core: Core, mail: Mail, inbox: Inbox) -> None:
+        self._core = core
+        self._mail = mail
+        self._inbox = inbox
+
+    async def put_to(
+        self,
+        path: Path,
+        name: str | None,
+        recipient: bytes,
+        reporter: Reporter,
+        *,
+        expires_s: int | None,
+        wait: bool,
+        via: Sequence[str],
+    ) -> None:
+        """Send one file; reports a SentView."""
+        if recipient == self._core.identity.peer_id:
+            raise BadInput("that is this peer itself", hint="name another peer with --to")
+        letter = await self._letter(path, name, recipient, reporter, expires_s)
+        row = await self._push(letter, reporter) if not via or DIRECT in via else None
+        if row is None:
+            row = await self._leave(letter, reporter, via)
+        if wait:
+            row = await self._mail.courier.wait_until_ended(row.delivery_id)
+        await reporter.result(sent_view(row))
+        _raise_unless_good(row)
+
+    async def _letter(
+        self,
+        path: Path,
+        name: str | None,
+        recipient: bytes,
+        reporter: Reporter,
+        expires_s: int | None,
+    ) -> Letter:
+        shown = check_name(unicodedata.normalize("NFC", name or path.name))
+        check_source(path)
+        life_ms = (expires_s or self._core.config.delivery.expires_s) * 1000
+        if not 0 < life_ms < LIFETIME_MAX_MS:
+            days = LIFETIME_MAX_MS // 86_400_000
+            raise BadInput(f"--expires must be less than {days} days", hint="such as 7d or 12h")
+        async with reporter.progressing() as tell:
+
+            def progress(done_bytes: int, size_bytes: int) -> None:
+                tell(Progress(shown, "hashing", done_bytes, size_bytes))
+
+            hashed = await hash_file(path, progress)
+        return Letter(
+            path,
+            shown,
+            hashed,
+            recipient,
+            secrets.token_bytes(16),
+            self._core.dht.now_ms() + life_ms,
+        )
+
+    # Straight to the recipient
+
+    async def _push(self, letter: Letter, reporter: Reporter) -> OutboxRow | None:
+        """Push while the recipient is there; None when it is not, or the connection broke."""
+        channel = await self._channel(letter.recipient)
+        if channel is None:
+            return None
+        manifest = letter.hashed.manifest
+        offer = PushOffer(letter.seal_id, letter.name, manifest, letter.expires_ms)
+        async with reporter.progressing() as tell:
+
+            def progress(done_bytes: int, size_bytes: int) -> None:
+                tell(Progress(letter.name, "sending", done_bytes, size_bytes, 1))
+
+            try:
+                receipt = await push_file(channel, offer, letter.path, on_progress=progress)
+            except Refused as error:
+                raise NotPermitted(str(error), hint=error.hint) from error
+            except ReceiverFull as error:
+                raise InboxFull(str(error), hint=error.hint) from error
+            except PushFailed:
+                return None
+        return await self._mail.courier.sent_directly(
+            name=letter.name,
+            content_id=manifest.content_id,
+            size=manifest.size_bytes,
+            recipient=letter.recipient,
+            seal_id=letter.seal_id,
+            delivery_id=push_delivery_id(
+                self._core.identity.peer_id,
+                letter.recipient,
+                letter.seal_id,
+                manifest.content_id,
+            ),
+            expires_ms=letter.expires_ms,
+            receipt=receipt,
+        )
+
+    async def _channel(self, recipient: bytes) -> grpc.aio.Channel | None:
+        addresses: tuple[Address, ...] = await self._core.locate(recipient)
+        if not addresses:
+            return None
+        try:
+            return await self._core.channels.connect(
+                recipient, addresses, timeout_s=CONNECT_TIMEOUT_S
+            )
+        except ShoalError:
+            return None
+
+    # For a recipient that is away
+
+    async def _leave(self, letter: Letter, reporter: Reporter, via: Sequence[str]) -> OutboxRow:
+        self._check_means(via)
+        sealing_key = await self._sealing_key(letter.recipient)
+        async with reporter.progressing() as tell:
+            size_bytes = letter.hashed.manifest.size_bytes
+            tell(Progress(letter.name, "sealing", 0, size_bytes))
+            sent = await self._mail.courier.send(
+                letter.path,
+                name=letter.name,
+                content_id=letter.hashed.manifest.content_id,
+                size=size_bytes,
+                recipient=letter.recipient,
+                recipient_sealing_key=sealing_key,
+                expires_ms=letter.expires_ms,
+                seal_id=letter.seal_id,
+            )
+        if sent.row.state is State.SPOOLED:
+            await self._explain_spooled(sent, reporter, via)
+        return sent.row
+
+    def _check_means(self, via: Sequence[str]) -> None:
+        queue = self._mail.allows(DeliveryMeans.QUEUE, via)
+        if (
+            queue
+            and not self._mail.allows(DeliveryMeans.MAILBOX, via)
+            and (self._mail.queue_store is None)
+        ):
+            raise QueueUnavailable("no queue is configured, and no other means is allowed")
+
+    async def _explain_spooled(self, sent: Sent, reporter: Reporter, via: Sequence[str]) -> None:
+        queue_failed = [e for kind, e in sent.failures if kind is StoreKind.RABBITMQ]
+        if queue_failed and not self._mail.allows(DeliveryMeans.MAILBOX, via):
+            raise QueueUnavailable(f"{queue_failed[-1]} (the file is kept here and tried again)")
+        await reporter.note(
+            "nobody can keep the file at present; it stays here until somebody can",
+            hint="keep this peer running, or run `shoal join` again later",
+        )
+
+    async def _sealing_key(self, recipient: bytes) -> bytes:
+        found = await self._core.dht.find_peer(recipient)
+        if found is None:
+            raise NotFound(
+                f"no peer {show_peer_id(recipient)} is known in this network",
+                hint="it must have joined once in the last 30 days",
+            )
+        payload: PeerPayload = found.payload
+        return payload.sealing_key
+
+    # Views
+
+    def inbox(self) -> list[InboxView]:
+        """Return the complete files that came in."""
+        return [
+            InboxView(
+                delivery_id=row.delivery_id.hex(),
+                name=row.name,
+                from_=show_peer_id(row.sender),
+                size=row.size_bytes,
+                path=row.path,
+                state="received",
+            )
+            for row in self._inbox.journal.all()
+        ]
+
+    async def outbox(self) -> list[OutboxView]:
+        """Return the deliveries of this peer, after asking for receipts."""
+        await self._poll_briefly()
+        return [
+            OutboxView(
+                delivery_id=row.delivery_id.hex(),
+                name=row.name,
+                to=show_peer_id(row.recipient),
+                state=row.state,
+                held_by=row.held_by,
+                expires=utc_text(row.expires_ms),
+            )
+            for row in await self._mail.courier.rows()
+        ]
+
+    async def _poll_briefly(self) -> None:
+        try:
+            async with asyncio.timeout(2.0):
+                await self._mail.courier.poll_receipts()
+        except TimeoutError:
+            return
+
+    async def cancel(self, text: str) -> SentView:
+        """Take back a delivery named by its id or eight or more characters of it."""
+        wanted = text.lower()
+        rows = await self._mail.courier.rows()
+        matching = [row for row in rows if row.delivery_id.hex().startswith(wanted)]
+        if len(wanted) < DELIVERY_PREFIX_MIN or not matching:
+            raise NotFound(
+                f"no delivery begins with {text!r}", hint="`shoal outbox` lists the deliveries"
+            )
+        if len(matching) > 1:
+            raise BadInput(f"{text!r} means {len(matching)} deliveries", hint="give more of the id")
+        return sent_view(await self._mail.courier.cancel(matching[0].delivery_id))
+
+
+def sent_view(row: OutboxRow) -> SentView:
+    """Show a delivery as the result of `put --to`."""
+    return SentView(
+        delivery_id=row.delivery_id.hex(),
+        name=row.name,
+        state=row.state,
+        held_by=row.held_by,
+        expires=utc_text(row.expires_ms),
+        to=show_peer_id(row.recipient),
+    )
+
+
+def _raise_unless_good(row: OutboxRow) -> None:
+    match row.state:
+        case State.REFUSED:
+            raise NotPermitted(f"the recipient refused {row.name!r}: {row.reason}")
+        case State.EXPIRED:
+            raise TimedOut(f"{row.name!r} expired before the recipient came")
+        case State.CANCELLED:
+            raise BadInput(f"{row.name!r} was cancelled")
+        case State.SPOOLED | State.STORED | State.DELIVERED:
+            return

@@ -1,0 +1,70 @@
+"""What other peers may take from this one, and who may bring something.
+
+Owns the answers to "what is offered here" (shares, and downloads under way) and "who may send
+here". Must not know gRPC or how a file is cut to chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from identity.network import Network
+from peer.catalog import Catalog
+from peer.config import Config, InboxAccept
+from peer.contacts import Contacts
+from peer.fetching import Fetching
+from peer.sharing import Sharing
+from transfer.hashing import Fingerprint
+from transfer.manifest import decode_manifest
+from transfer.sources import Source
+
+TASKS_MAX = 256
+
+
+class Offered:
+    """The Shares of the Transfer service: files of the catalog, then downloads under way."""
+
+    def __init__(self, catalog: Catalog, fetching: Fetching, sharing: Sharing) -> None:
+        self._catalog = catalog
+        self._fetching = fetching
+        self._sharing = sharing
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open_source(self, content_id: bytes) -> Source | None:
+        """Return the first file that holds a content; its fingerprint guards against change."""
+        for share in self._catalog.shares_of(content_id):
+            return Source(
+                share.path,
+                decode_manifest(share.manifest),
+                Fingerprint(share.size_bytes, share.mtime_ns, share.inode),
+            )
+        download = self._fetching.running.get(content_id)
+        return None if download is None else download.source()
+
+    def source_changed(self, content_id: bytes, path: Path) -> None:
+        """Stop offering a changed file and withdraw its records, in the background."""
+        if len(self._tasks) < TASKS_MAX:
+            task = asyncio.create_task(self._sharing.drop_changed(content_id, path))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+class Acceptance:
+    """Who may send files to this peer, or leave mail for others with it."""
+
+    def __init__(self, config: Config, network: Network, contacts: Contacts) -> None:
+        default = InboxAccept.NETWORK if network.is_private else InboxAccept.CONTACTS
+        self.accept = config.inbox.accept or default
+        self._contacts = contacts
+
+    def refusal(self, sender: bytes) -> str | None:
+        """Return why this sender's files are not taken, or None when they are."""
+        match self.accept:
+            case InboxAccept.NETWORK:
+                return None
+            case InboxAccept.CONTACTS:
+                known = self._contacts.may_send(sender)
+                return None if known else "the receiver takes files from its contacts only"
+            case InboxAccept.NONE:
+                return "the receiver takes no files"

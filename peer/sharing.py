@@ -1,0 +1,183 @@
+"""Offering files: put, unshare, and what is published for a share.
+
+Owns the rule that what the catalog offers and what the DHT's schedule publishes agree. Must not
+know how records travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import stat
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dht.records import ContentPayload, NamePayload, Payload, WordPayload
+from dht.words import indexed_words
+from identity.address import Address
+from peer.catalog import Share
+from peer.core import Core
+from peer.errors import BadInput, NotFound
+from transfer.hashing import Fingerprint, HashedFile, hash_file
+from transfer.manifest import Manifest, show_content_id
+from transfer.names import check_name
+
+HashProgress = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Published:
+    """A share and on how many other peers its records were acknowledged."""
+
+    share: Share
+    stored_on: int
+    replaced: str | None = None
+    """The content id that the name meant at this peer before, when it was another."""
+
+
+class Sharing:
+    """The peer's shares: the catalog's rows and the records that follow from them."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._addresses: tuple[Address, ...] = ()
+
+    def advertise(self, addresses: Sequence[Address]) -> None:
+        """Set the addresses that records of shares carry."""
+        self._addresses = tuple(addresses)
+
+    async def put(
+        self, path: Path, name: str | None, on_progress: HashProgress | None = None
+    ) -> Published:
+        """Hash a file, offer it in place and publish it; returns when records are acknowledged.
+
+        Raises BadInput, UnsafeName, SourceUnreadable, SourceChanged, FileTooLarge.
+        """
+        shown = check_name(unicodedata.normalize("NFC", name or path.name))
+        check_source(path)
+        hashed = await hash_file(path, on_progress)
+        return await self.offer(path, shown, hashed)
+
+    async def offer(self, path: Path, name: str, hashed: HashedFile) -> Published:
+        """Offer a file whose manifest is known already, and publish it."""
+        manifest, fingerprint = hashed.manifest, hashed.fingerprint
+        share = Share(
+            name=name,
+            path=path,
+            content_id=manifest.content_id,
+            size_bytes=manifest.size_bytes,
+            mtime_ns=fingerprint.mtime_ns,
+            inode=fingerprint.inode,
+            manifest=manifest.encode(),
+        )
+        before = self._core.catalog.share(name)
+        replaced = before is not None and before.content_id != share.content_id
+        self._core.catalog.add_share(share)
+        if before is not None and replaced:
+            await self._core.dht.withdraw(self._payloads_to_withdraw(before))
+        report = await self._core.dht.publish(self.payloads(share))
+        return Published(
+            share,
+            report.stored_on_min,
+            show_content_id(before.content_id) if before is not None and replaced else None,
+        )
+
+    async def unshare(self, name: str) -> Share:
+        """Stop offering a name and withdraw its records; raises NotFound."""
+        name = unicodedata.normalize("NFC", name)
+        share = self._core.catalog.share(name)
+        if share is None:
+            raise NotFound(
+                f"{name!r} is not shared here", hint="`shoal shares` lists what is offered"
+            )
+        self._core.catalog.remove_share(name)
+        await self._core.dht.withdraw(self._payloads_to_withdraw(share))
+        return share
+
+    async def resume(self) -> list[str]:
+        """After a start: drop shares whose file changed or went, publish the rest.
+
+        Returns a line for each share that was dropped. What the schedule says is not due yet is
+        not sent again.
+        """
+        dropped: list[str] = []
+        payloads: list[Payload] = []
+        for share in self._core.catalog.shares():
+            reason = await asyncio.to_thread(why_changed, share)
+            if reason is None:
+                payloads.extend(self.payloads(share))
+                continue
+            self._core.catalog.remove_share(share.name)
+            await self._core.dht.withdraw(self._payloads_to_withdraw(share))
+            dropped.append(f"{share.name!r} is no longer shared: {reason}")
+        if payloads:
+            await self._core.dht.publish(payloads)
+        return dropped
+
+    async def drop_changed(self, content_id: bytes, path: Path) -> None:
+        """Stop offering a content whose file changed while it was served."""
+        for share in self._core.catalog.shares_of(content_id):
+            if share.path == path:
+                self._core.catalog.remove_share(share.name)
+                await self._core.dht.withdraw(self._payloads_to_withdraw(share))
+                _log.warning("a shared file changed and is no longer offered: %r", share.name)
+
+    def payloads(self, share: Share) -> list[Payload]:
+        """Return what is published for a share: its name, its content and its words."""
+        words = [
+            WordPayload(word, share.name, share.content_id, share.size_bytes)
+            for word in indexed_words(share.name)
+        ]
+        return [
+            NamePayload(share.name, share.content_id, share.size_bytes, self._addresses),
+            ContentPayload(share.content_id, self._addresses),
+            *words,
+        ]
+
+    def _payloads_to_withdraw(self, share: Share) -> list[Payload]:
+        """Leave the content record out while the same content is offered under another name."""
+        still = self._core.catalog.shares_of(share.content_id)
+        names_it = any(other.name == share.name for other in still)
+        return [
+            payload
+            for payload in self.payloads(share)
+            if not (isinstance(payload, ContentPayload) and still)
+            and not (isinstance(payload, NamePayload | WordPayload) and names_it)
+        ]
+
+
+def check_source(path: Path) -> None:
+    """Refuse what cannot be shared as one file, with what to do instead; raises BadInput."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(f"{path} cannot be read: {reason}") from error
+    if stat.S_ISDIR(mode):
+        raise BadInput(
+            f"{path} is a folder, and folders cannot be shared yet",
+            hint="put its files, or an archive of it",
+        )
+    if not stat.S_ISREG(mode):
+        raise BadInput(f"{path} is not a regular file")
+
+
+def why_changed(share: Share) -> str | None:
+    """Tell why a share's file is not what was shared; None when it still is."""
+    try:
+        now = Fingerprint.of(share.path.stat())
+    except OSError as error:
+        return f"{share.path}: {error.strerror}"
+    expected = Fingerprint(share.size_bytes, share.mtime_ns, share.inode)
+    return None if now == expected else f"{share.path} changed"
+
+
+def hashed_file_of(path: Path, manifest: Manifest) -> HashedFile:
+    """Pair a file that was just written and verified with its manifest."""
+    return HashedFile(manifest, Fingerprint.of(path.stat()))
