@@ -17,6 +17,7 @@ settings.load_profile(os.environ.get("SHOAL_HYPOTHESIS", "default"))
 BROKER_FIXTURES = {"broker", "broker_control"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs RabbitMQ: those tests share one worker, so that one broker serves them."""
     for item in items:

@@ -35,9 +35,9 @@ finish() {
 }
 
 step "ruff check" "$bin/ruff" check --quiet "${sources[@]}"
-step "ruff format" "$bin/ruff" format --check --quiet "${sources[@]}"
+step "ruff format" "$bin/ruff" format --check "${sources[@]}"
 step "mypy" "$bin/mypy" --no-error-summary "${packages[@]}"
-step "import contracts" "$bin/lint-imports" --no-timing
+step "import contracts" "$bin/lint-imports" --no-logo
 step "protos current" "$bin/python" tools/protos.py --check
 [ -n "${LINT_ONLY:-}" ] && finish
 

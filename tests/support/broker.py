@@ -28,6 +28,8 @@ SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
 START_TIMEOUT_S = 45.0
 STOP_TIMEOUT_S = 30.0
+PID_TIMEOUT_S = 5.0
+EPMD_TRIES_MAX = 10
 POLL_INTERVAL_S = 0.2
 
 
@@ -85,6 +87,10 @@ class PrivateBroker:
     def stop(self) -> None:
         """End the broker, then its own epmd; both may be gone already."""
         if self._run(CONTROL, "shutdown", timeout_s=STOP_TIMEOUT_S, check=False):
+            # Interrupted while it started, it may not have written its pid yet.
+            deadline = time.monotonic() + PID_TIMEOUT_S
+            while not self._pid_file.exists() and time.monotonic() < deadline:
+                _pause()
             self._signal(signal.SIGKILL)
         self._end_epmd()
 
@@ -121,9 +127,8 @@ class PrivateBroker:
             _pause()
 
     def _end_epmd(self) -> None:
-        # It listens on a port of this broker alone, so nobody else is harmed; it refuses to end
-        # while a node is still registered, hence the few tries.
-        for _ in range(10):
+        # It listens on a port of this broker alone, so nobody else is harmed.
+        for _ in range(EPMD_TRIES_MAX):
             done = subprocess.run(
                 ["epmd", "-kill"],
                 env=self._environment(),
@@ -157,6 +162,8 @@ class PrivateBroker:
             "LC_ALL": "C.UTF-8",
             "ERL_EPMD_PORT": str(self.ports.epmd),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            # Ours alone, so it may be ended even while a dying node is still registered with it.
+            "ERL_EPMD_RELAXED_COMMAND_CHECK": "1",
             "RABBITMQ_NODENAME": f"shoal{self.ports.amqp}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.ports.amqp),
