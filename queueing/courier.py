@@ -270,7 +270,10 @@ class Courier:
                     failures.append((store.kind, error))
                     continue
                 stored = replace(row, kind=kept.kind, held_by=kept.held_by, reason="")
-                return Sent(await self._advance(stored, Event.DEPOSITED), tuple(failures))
+                row = await self._advance(stored, Event.DEPOSITED)
+                if row.state is State.CANCELLED:  # while it was being deposited
+                    await _tolerantly(store.cancel(manifest))
+                return Sent(row, tuple(failures))
         finally:
             self._depositing.discard(row.delivery_id)
         return Sent(await self._note_failure(row, failures), tuple(failures))

@@ -51,7 +51,7 @@ class MailboxConfig:
     caller_streams_max: int = 4
     """Deposits and collections under way for one caller."""
     idle_s: float = 30.0
-    """A deposit that sends nothing for so long is ended; what it sent stays for a resume."""
+    """A stream that stands still for so long is ended; what was deposited stays for a resume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +163,8 @@ class MailboxService:
             chunk = joiner.add(request.frame)
             if chunk is not None:
                 index, sealed = chunk
+                if index not in missing:
+                    raise BadEnvelope("a chunk came that was not asked for")
                 await self._spool.put(manifest, index, sealed)
                 missing.discard(index)
 
@@ -172,6 +174,13 @@ class MailboxService:
                 return await context.read()
         except TimeoutError as error:
             raise Unavailable("the deposit stood still for too long") from error
+
+    async def _write(self, context: _Context, reply: wire.CollectReply) -> None:
+        try:
+            async with asyncio.timeout(self._config.idle_s):  # the call ends with it
+                await context.write(reply)
+        except TimeoutError as error:
+            raise Unavailable("the collection stood still for too long") from error
 
     async def _list(self, request: wire.ListRequest, context: _Context) -> wire.ListReply:
         caller = self._caller_of_mail(context)
@@ -198,13 +207,13 @@ class MailboxService:
         if manifest is None:
             raise UnknownDelivery
         async with self._stream_slot(caller):
-            await context.write(wire.CollectReply(manifest=manifest.encoded))
+            await self._write(context, wire.CollectReply(manifest=manifest.encoded))
             if request.manifest_only:
                 return
             for index in range(request.start, manifest.count):
                 sealed = await self._spool.read(manifest, index)
                 for frame in split(index, sealed):
-                    await context.write(wire.CollectReply(frame=frame))
+                    await self._write(context, wire.CollectReply(frame=frame))
 
     async def _settle(self, request: wire.SettleRequest, context: _Context) -> wire.SettleReply:
         caller = self._caller_of_mail(context)

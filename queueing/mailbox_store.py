@@ -77,7 +77,7 @@ class MailboxStoreConfig:
     candidates_max: int = 12
     """Hosts tried for one deposit."""
     straggler_grace_s: float = 3.0
-    """How long the copies beyond `copies_needed` are waited for."""
+    """How long copies beyond `copies_needed` are waited for, or as long as those took."""
     hosts_asked_max: int = 32
     """Hosts asked for mail in one collection."""
     calls_max: int = 8
@@ -133,6 +133,7 @@ class MailboxStore:
                     promised.append(host.peer_id)
                     return
 
+        begun_s = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             pending = {
                 group.create_task(place_one()) for _copy in range(self._config.copies_wanted)
@@ -140,7 +141,9 @@ class MailboxStore:
             while pending and len(promised) < self._config.copies_needed:
                 _done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             if pending:
-                _done, pending = await asyncio.wait(pending, timeout=self._config.straggler_grace_s)
+                took_s = asyncio.get_running_loop().time() - begun_s
+                grace_s = max(self._config.straggler_grace_s, took_s)
+                _done, pending = await asyncio.wait(pending, timeout=grace_s)
             for straggler in pending:
                 straggler.cancel()
         if not promised:

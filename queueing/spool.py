@@ -117,15 +117,17 @@ class Spool:
         row = await self._in_thread(self._index.begin, manifest, self._wall_ms())
         if row.stage is not Stage.PARTIAL:
             return []
-        free_bytes = self._files.free_bytes() - manifest.sealed_bytes
-        if free_bytes < self._config.disk_floor_bytes:
-            await self._in_thread(self._index.forget, manifest.delivery_id)
-            await asyncio.to_thread(self._files.delete, manifest.delivery_id)
-            raise MailboxFull("the disk of the mailbox is nearly full")
         async with self._finishing:
             if await self.keeps(manifest.delivery_id):
                 return []
-            return await asyncio.to_thread(self._files.begin, manifest)
+            missing = await asyncio.to_thread(self._files.begin, manifest)
+        wanted_bytes = sum(map(manifest.sealed_size, missing))
+        if self._files.free_bytes() - wanted_bytes < self._config.disk_floor_bytes:
+            if len(missing) == manifest.count:  # nothing to resume: give the room back
+                await self._in_thread(self._index.forget, manifest.delivery_id)
+                await asyncio.to_thread(self._files.delete, manifest.delivery_id)
+            raise MailboxFull("the disk of the mailbox is nearly full")
+        return missing
 
     async def put(self, manifest: OuterManifest, index: int, sealed: bytes) -> None:
         """Write one chunk of a delivery that was begun; it is not durable before `finish`.

@@ -60,6 +60,8 @@ class SpoolConfig:
     """One delivery."""
     deliveries_max: int = 20_000
     """Rows of every stage, receipts kept as tombstones included."""
+    sender_deliveries_max: int = 5_000
+    """Rows of every stage from one sender, so that no single one fills the table."""
     disk_floor_bytes: int = 256 * 1024**2
     """This much of the disk stays free."""
     partial_lifetime_ms: int = 24 * 3600 * 1000
@@ -229,6 +231,11 @@ class SpoolIndex:
         (count,) = self._database.execute("SELECT COUNT(*) FROM deliveries").fetchone()
         if count >= config.deliveries_max:
             raise MailboxFull
+        (count,) = self._database.execute(
+            "SELECT COUNT(*) FROM deliveries WHERE sender = ?", (manifest.sender,)
+        ).fetchone()
+        if count >= config.sender_deliveries_max:
+            raise MailboxFull("the sender has too many deliveries in this mailbox")
         if self._sum("1", ())[1] + size > config.limit_bytes:
             raise MailboxFull
         if self._sum("sender = ?", (manifest.sender,))[1] + size > config.sender_limit_bytes:
