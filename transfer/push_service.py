@@ -10,13 +10,13 @@ from typing import Never, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+from identity.errors import ShoalError
 from protos import transfer_pb2
 from transfer.errors import (
     BadManifest,
     DiskFull,
     QuotaFull,
     Refused,
-    TargetUnwritable,
     TransferError,
     UnsafeName,
 )
@@ -46,7 +46,7 @@ async def receive_push(
                 await accept.sink.close()
     except TimeoutError:
         await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no data came")
-    except TransferError as error:
+    except ShoalError as error:
         await _abort(context, error)
 
 
@@ -110,7 +110,7 @@ async def _read_request(context: Context) -> transfer_pb2.PushRequest:
         raise _MalformedError from error
 
 
-async def _abort(context: Context, error: TransferError) -> Never:
+async def _abort(context: Context, error: ShoalError) -> Never:
     match error:
         case Refused():
             code, reason = grpc.StatusCode.PERMISSION_DENIED, "refused"
@@ -120,7 +120,7 @@ async def _abort(context: Context, error: TransferError) -> Never:
             code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "disk"
         case UnsafeName() | BadManifest() | _MalformedError():
             code, reason = grpc.StatusCode.INVALID_ARGUMENT, "malformed"
-        case TargetUnwritable() | _:
+        case _:
             code, reason = grpc.StatusCode.INTERNAL, "internal"
     # Other errors may name folders of this machine: the sender is told their kind only.
     told = str(error) if reason != "internal" else "the receiver could not store the file"

@@ -290,6 +290,9 @@ class HolderSession:
             self._alarm = None
             writing.cancel()
             call.cancel()
+            if self._writes:
+                # What came in may still turn out bad; the verdict must not be missed.
+                await asyncio.wait(self._writes)
         return None
 
     async def _write_asks(self, call: FetchCall, first: int, manifest: Manifest) -> None:
@@ -375,6 +378,7 @@ class HolderSession:
                 self._download.failed(error)
                 self._finish(SessionEnd.CANCELLED)
             case _:
+                self._download.failed(TransferError(f"cannot write: {type(error).__name__}"))
                 raise error
 
     def _verdict(self) -> SessionEnd | None:

@@ -1,5 +1,6 @@
 """Peers for transfer tests: real listeners, real mutual TLS, real files; a catalog in memory."""
 
+import asyncio
 import contextlib
 import dataclasses
 import random
@@ -132,3 +133,13 @@ async def each(holders: Sequence[Holder]) -> AsyncIterator[Holder]:
     """A search that finds these holders and ends."""
     for holder in holders:
         yield holder
+
+
+async def poll(condition: Callable[[], bool], deadline_s: float = 10.0) -> bool:
+    """Wait until a condition holds; False after the deadline."""
+    end = asyncio.get_running_loop().time() + deadline_s
+    while not condition():
+        if asyncio.get_running_loop().time() > end:
+            return False
+        await asyncio.sleep(0.01)
+    return True

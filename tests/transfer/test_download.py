@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tests.transfer.peers import (
     MemoryJournal,
     TestPeer,
     each,
+    poll,
     random_bytes,
     running_peer,
 )
@@ -488,16 +489,6 @@ async def test_malformed_requests_end_the_stream_with_a_status(tmp_path: Path) -
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await describe(b"\xff\xff")
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-async def poll(condition: Callable[[], bool], deadline_s: float = 10.0) -> bool:
-    """Wait until a condition holds; False after the deadline."""
-    end = asyncio.get_running_loop().time() + deadline_s
-    while not condition():
-        if asyncio.get_running_loop().time() > end:
-            return False
-        await asyncio.sleep(0.01)
-    return True
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from protos import transfer_pb2
 from tests.transfer.peers import CHUNK, TestPeer, random_bytes, running_peer
 from transfer.errors import (
+    DiskFull,
     PushFailed,
     ReceiverFull,
     Refused,
@@ -125,6 +126,16 @@ async def test_broken_push_resumes_at_the_committed_chunk(tmp_path: Path) -> Non
     assert [offset for offset, _ in inbox.written] == [chunk * CHUNK for chunk in range(4, 7)]
     assert inbox.paths[0].read_bytes() == source.read_bytes()
     assert inbox.closed == 2
+
+
+async def test_disk_that_fills_up_at_the_receiver_is_told_as_that(tmp_path: Path) -> None:
+    source = source_file(tmp_path, 40 * CHUNK)
+    inbox = FolderInbox(tmp_path / "inbox")
+    inbox.fail_at, inbox.failure = 4 * CHUNK, DiskFull()
+    async with running_peer(inbox=inbox) as receiver, running_peer() as sender:
+        channel = await sender.channel_to(receiver)
+        with pytest.raises(ReceiverFull):
+            await push_file(channel, offer_of(source), source)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""A get in its own process: killed, and measured."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.transfer.peers import CHUNK, TestPeer, each, poll, random_bytes, running_peer
+from transfer.download import Download
+from transfer.hashing import hash_file
+from transfer.manifest import Manifest
+from transfer.partial import part_path_for
+from transfer.service import ServiceConfig
+
+ROOT = Path(__file__).parents[2]
+MEBIBYTE = 1024 * 1024
+
+
+async def start_get(
+    holder: TestPeer, manifest: Manifest, target: Path
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.transfer.get_process",
+        holder.peer_id.hex(),
+        str(holder.address.port),
+        manifest.content_id.hex(),
+        str(target),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+
+
+async def test_second_run_after_sigkill_fetches_less_than_sixty_percent(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(random_bytes(24 * CHUNK))
+    slow = ServiceConfig(upload_bytes_per_s=16_000_000)
+    async with running_peer(config=slow) as holder, running_peer() as reader:
+        manifest = await holder.share(source)
+        part = part_path_for(target, manifest.content_id)
+        process = await start_get(holder, manifest, target)
+        try:
+            assert await poll(
+                lambda: part.exists() and part.stat().st_blocks * 512 >= 12 * CHUNK, 30.0
+            )
+        finally:
+            process.kill()
+            await process.wait()
+        assert not target.exists()
+        download = Download(
+            manifest.content_id,
+            target,
+            holders=each([holder.holder]),
+            connect=reader.pool.connect,
+        )
+        result = await download.run()
+    assert result.fetched_bytes < 0.6 * result.size_bytes
+    assert target.read_bytes() == source.read_bytes()
+
+
+async def test_memory_of_a_get_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "copy"
+    size = 256 * MEBIBYTE
+    with source.open("wb") as file:
+        for seed in range(0, size, 16 * MEBIBYTE):
+            file.write(random_bytes(16 * MEBIBYTE, seed))
+    async with running_peer() as holder:
+        manifest = await holder.share(source)
+        process = await start_get(holder, manifest, target)
+        output, _ = await process.communicate()
+    fetched, peak_kibibytes = map(int, output.split())
+    assert fetched == size
+    assert peak_kibibytes * 1024 < 200 * MEBIBYTE
+    assert (await hash_file(target)).manifest == manifest
