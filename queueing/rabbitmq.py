@@ -113,6 +113,7 @@ class RabbitStore:
         self._connecting = asyncio.Lock()
         # One reader a queue: a second one would take chunks away from the first one's manifests.
         self._draining = asyncio.Lock()
+        self._closed = False
         self.counters = Counters()
 
     async def deposit(self, manifest: OuterManifest, chunks: ChunkSource) -> DepositReceipt:
@@ -176,7 +177,8 @@ class RabbitStore:
         return Usage(deliveries, held_bytes, self._config.staging_bytes_max)
 
     async def close(self) -> None:
-        """Close connection and journal."""
+        """Close connection and journal; deposits under way end as Unavailable."""
+        self._closed = True
         link, self._publisher = self._publisher, None
         if link is not None:
             await link.close()
@@ -297,6 +299,8 @@ class RabbitStore:
 
     def _gives_up(self, attempt: int, link: BrokerLink | None) -> bool:
         """Tell whether another connection would not help: none was lost, or too many were."""
+        if self._closed:
+            return True
         if link is None:
             return attempt in (0, self._config.reconnects_max)
         return attempt == self._config.reconnects_max or not link.is_lost

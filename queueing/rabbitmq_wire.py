@@ -40,6 +40,7 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 _PERSISTENT = 2
 _NOT_FOUND = 404
+_GOODBYE_TIMEOUT_S = 2.0
 _CAUSES_MAX = 16
 
 
@@ -277,7 +278,13 @@ class Wire:
         if connection is None or connection.is_closed:
             self._loop.stop()
         elif not connection.is_closing:
+            # A broker that blocks us does not read our goodbye either; pika waits for ever.
+            self._loop.call_later(_GOODBYE_TIMEOUT_S, self._hang_up)
             connection.close()
+
+    def _hang_up(self) -> None:
+        if not self._connection.is_closed:
+            self._connection._adapter_disconnect_stream()  # noqa: SLF001 - no public call does it
 
 
 def _parameters(url: AmqpUrl, config: RabbitConfig) -> pika.ConnectionParameters:

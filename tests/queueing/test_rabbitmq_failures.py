@@ -89,6 +89,19 @@ async def test_delivery_stays_with_the_recipient_until_the_broker_took_the_recei
         assert [found async for found in recipient.collect(me)] == []
 
 
+async def close_while_blocked(url: str, parties: Parties, folder: Path) -> None:
+    config = RabbitConfig(blocked_timeout_s=60)
+    store = RabbitStore(parse_amqp_url(url), parties.network_id, folder / "blocked", config=config)
+    deposit = asyncio.create_task(store.deposit(*parties.seal(folder)))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(deposit), 0.5)
+    began = time.monotonic()
+    await store.close()
+    assert time.monotonic() - began < 4
+    with pytest.raises(Unavailable):
+        await deposit
+
+
 async def test_memory_alarm_of_the_broker_is_blocked_and_passes(
     broker_control: PrivateBroker, tmp_path: Path
 ) -> None:
@@ -102,6 +115,7 @@ async def test_memory_alarm_of_the_broker_is_blocked_and_passes(
             with pytest.raises(Blocked):
                 await sender.deposit(manifest, chunks)
             assert time.monotonic() - began < 10
+            await close_while_blocked(broker_control.url, parties, tmp_path)
         finally:
             await asyncio.to_thread(broker_control.feed)
         await sender.deposit(manifest, chunks)

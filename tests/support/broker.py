@@ -94,6 +94,14 @@ class PrivateBroker:
             self._signal(signal.SIGKILL)
         self._end_epmd()
 
+    def discard(self) -> None:
+        """End the broker at once: its files are about to be removed."""
+        if not self._pid_file.exists():
+            self.stop()
+            return
+        self.kill()
+        self._end_epmd()
+
     def restart(self) -> None:
         self._run(CONTROL, "shutdown", timeout_s=STOP_TIMEOUT_S)
         self.start()
@@ -203,7 +211,7 @@ def temporary_broker() -> Iterator[PrivateBroker]:
         if broker is None and (folder / "ports.json").exists():
             broker = PrivateBroker.open(folder)
         if broker is not None:
-            broker.stop()
+            broker.discard()
         shutil.rmtree(folder, ignore_errors=True)
 
 
