@@ -1,9 +1,10 @@
 import asyncio
 import errno
+import importlib
 
 import pytest
 
-from identity.errors import BadInvite, ForeignCertificate
+from identity.errors import BadInvite, ForeignCertificate, ShoalError
 from peer.failures import EXIT_CODES, ExitCode, Failure, NoPeerRunning, failure_of
 
 
@@ -41,8 +42,16 @@ def test_file_error_names_the_file() -> None:
 
 
 def test_every_class_in_the_table_exists() -> None:
-    import importlib
-
     for path in EXIT_CODES:
         module, _, name = path.rpartition(".")
         assert issubclass(getattr(importlib.import_module(module), name), BaseException), path
+
+
+@pytest.mark.parametrize("package", ["identity", "rpc", "dht", "transfer", "queueing"])
+def test_no_error_of_a_package_is_an_internal_one_by_oversight(package: str) -> None:
+    module = importlib.import_module(f"{package}.errors")
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
+    errors = [k for k in kinds if issubclass(k, ShoalError) and k is not ShoalError]
+    internal = [k.__name__ for k in errors if failure_of(k()).exit_code is ExitCode.INTERNAL]
+    assert len(errors) > 3
+    assert internal == (["NotListening"] if package == "dht" else [])
