@@ -26,6 +26,7 @@ from dht.storage import RecordStore, Verdict
 RECORD_HEAD_BYTES = 3
 """What msgpack writes before a record, at most."""
 BATCH_RECORDS_MAX = 32
+BULK_BATCH_RECORDS_MAX = 500
 
 
 class BulkStorer(Protocol):
@@ -134,8 +135,10 @@ class Publisher:
 
     async def hand_over(self, candidate: Candidate, records: Sequence[Record]) -> Receipt | None:
         """Store others' records on one peer (replication or a farewell); None when it fails."""
+        bulk = self._is_long(records)
         receipts = [
-            await self._store_batch(candidate, batch) for batch in self._batches(records, False)
+            await self._store_batch(candidate, batch, bulk=bulk)
+            for batch in self._batches(records, bulk=bulk)
         ]
         got = [receipt for receipt in receipts if receipt is not None]
         if not got:
@@ -205,8 +208,8 @@ class Publisher:
     async def _send_to(self, candidate: Candidate, outcomes: Sequence[_Outcome]) -> None:
         by_record = {encode_record(each.record): each for each in outcomes}
         records = [each.record for each in outcomes]
-        bulk = self.bulk is not None and len(records) >= self._config.bulk_records_min
-        for batch in self._batches(records, bulk):
+        bulk = self._is_long(records)
+        for batch in self._batches(records, bulk=bulk):
             receipt = await self._store_batch(candidate, batch, bulk=bulk)
             if receipt is None:
                 return
@@ -232,15 +235,19 @@ class Publisher:
                 self._drops["store-lost"] += 1
                 return None
 
-    def _batches(self, records: Sequence[Record], bulk: bool) -> list[list[Record]]:
+    def _is_long(self, records: Sequence[Record]) -> bool:
+        return self.bulk is not None and len(records) >= self._config.bulk_records_min
+
+    def _batches(self, records: Sequence[Record], *, bulk: bool) -> list[list[Record]]:
         """Cut records into batches that fit a datagram, or into long ones for gRPC."""
         room_bytes = self._caller.store_room_bytes()
+        count_max = BULK_BATCH_RECORDS_MAX if bulk else BATCH_RECORDS_MAX
         batches: list[list[Record]] = []
         left_bytes = 0
         for record in records:
             size_bytes = len(encode_record(record)) + RECORD_HEAD_BYTES
             fits = bulk or size_bytes <= left_bytes
-            if not batches or not fits or len(batches[-1]) >= BATCH_RECORDS_MAX:
+            if not batches or not fits or len(batches[-1]) >= count_max:
                 batches.append([])
                 left_bytes = room_bytes
             batches[-1].append(record)
