@@ -39,8 +39,10 @@ _Answer = TypeVar("_Answer")
 class CourierConfig:
     """How often a courier tries."""
 
-    pause_s: float = 0.2
+    pause_s: float = 0.5
     """At least between two passes, however often it is woken."""
+    hurry_ms: int = 5_000
+    """At least between two tries of everything spooled that waking brings."""
     tick_s: float = 30.0
     """Between two passes of `run`; `wake` makes one at once."""
     retry_base_ms: int = 15_000
@@ -92,6 +94,9 @@ class Courier:
         self._changed = asyncio.Condition()
         self._depositing: set[bytes] = set()
         self._refreshed_ms = 0
+        self._hurried_ms = 0
+        self.failed_passes = 0
+        """Passes of `run` that ended early, since the disk failed."""
         self.bad_receipts = 0
         """Receipts that did not verify; each left its delivery as it was."""
 
@@ -200,10 +205,11 @@ class Courier:
         """Hand due receipts directly to their senders, where these can be reached."""
         await self._receiver.return_receipts(self._pause_ms)
 
-    async def retry(self) -> None:
-        """Deposit what is still spooled and due for another try."""
+    async def retry(self, *, hurried: bool = False) -> None:
+        """Deposit what is still spooled and due for another try, or all of it when `hurried`."""
         now_ms = self._wall_ms()
-        for row in await self._journal.rows(State.SPOOLED, next_try_before_ms=now_ms):
+        due_ms = None if hurried else now_ms
+        for row in await self._journal.rows(State.SPOOLED, next_try_before_ms=due_ms):
             if row.expires_ms > now_ms:
                 await self._deposit(row)
 
@@ -237,20 +243,31 @@ class Courier:
     async def run(self) -> None:
         """Receive, poll, retry, refresh and expire until cancelled."""
         while True:
+            hurried = self._awake.is_set()
             self._awake.clear()
-            await self.expire()
-            await self.receive_all()
-            await self.poll_receipts()
-            await self.return_receipts()
-            await self.retry()
-            if self._wall_ms() - self._refreshed_ms >= self._config.refresh_ms:
-                await self.refresh()
+            try:
+                await self._pass(hurried=hurried)
+            except QueueError:  # a full disk, say: nothing is lost, and the next pass tries again
+                self.failed_passes += 1
+            await asyncio.sleep(self._config.pause_s)
             try:
                 async with asyncio.timeout(self._config.tick_s):
                     await self._awake.wait()
             except TimeoutError:
                 continue
-            await asyncio.sleep(self._config.pause_s)
+
+    async def _pass(self, *, hurried: bool) -> None:
+        await self.receive_all()
+        await self.poll_receipts()  # before the expiry: a receipt that is there still counts
+        await self.return_receipts()
+        await self.expire()
+        now_ms = self._wall_ms()
+        hurried = hurried and now_ms - self._hurried_ms >= self._config.hurry_ms
+        if hurried:
+            self._hurried_ms = now_ms
+        await self.retry(hurried=hurried)
+        if now_ms - self._refreshed_ms >= self._config.refresh_ms:
+            await self.refresh()
 
     async def _deposit(self, row: OutboxRow, only: StoreKind | None = None) -> Sent:
         failures: list[tuple[StoreKind, QueueError]] = []
@@ -293,7 +310,8 @@ class Courier:
         delivery_ids = [row.delivery_id for row in rows if not is_end(row.state)]
         if not delivery_ids:
             return
-        for store in self._stores:
+        # The own spool too: a recipient may have collected straight from the sender.
+        for store in (self._spool, *self._stores):
             found = await _tolerantly(store.receipts(self._identity.peer_id, delivery_ids))
             for receipt in found or ():
                 await self.take_receipt(receipt)

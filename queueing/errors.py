@@ -72,6 +72,12 @@ class SourceChanged(QueueError):
     hint = "send it again when nothing writes to it"
 
 
+class StorageFailed(QueueError):
+    """The disk that keeps deliveries cannot be read or written."""
+
+    hint = "look at the disk of this peer's home; nothing that was stored is lost"
+
+
 class UnknownDelivery(QueueError):
     """There is no such delivery."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from queueing.errors import StorageFailed
 from queueing.states import ENDS, State
 from queueing.store import StoreKind
 
@@ -293,7 +294,10 @@ class Journal:
 
     async def _in_thread(self, function: Callable[..., _R], *arguments: object) -> _R:
         call = functools.partial(function, *arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the journal of deliveries: {error}") from error
 
 
 def _outbox_row(values: tuple[Any, ...]) -> OutboxRow:

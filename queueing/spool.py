@@ -11,6 +11,7 @@ import asyncio
 import errno
 import functools
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,13 @@ from typing import ParamSpec, TypeVar
 
 from identity.keys import Identity
 from queueing.envelope import OuterManifest, decode_manifest, seal_file
-from queueing.errors import BadEnvelope, MailboxFull, QueueError, UnknownDelivery
+from queueing.errors import (
+    BadEnvelope,
+    MailboxFull,
+    QueueError,
+    StorageFailed,
+    UnknownDelivery,
+)
 from queueing.receipt import check_receipt
 from queueing.spool_files import SpoolFiles
 from queueing.spool_index import Row, SpoolConfig, SpoolIndex, Stage
@@ -120,12 +127,12 @@ class Spool:
         async with self._finishing:
             if await self.keeps(manifest.delivery_id):
                 return []
-            missing = await asyncio.to_thread(self._files.begin, manifest)
+            missing = await self._on_disk(self._files.begin, manifest)
         wanted_bytes = sum(map(manifest.sealed_size, missing))
         if self._files.free_bytes() - wanted_bytes < self._config.disk_floor_bytes:
             if len(missing) == manifest.count:  # nothing to resume: give the room back
                 await self._in_thread(self._index.forget, manifest.delivery_id)
-                await asyncio.to_thread(self._files.delete, manifest.delivery_id)
+                await self._on_disk(self._files.delete, manifest.delivery_id)
             raise MailboxFull("the disk of the mailbox is nearly full")
         return missing
 
@@ -134,10 +141,7 @@ class Spool:
 
         BadEnvelope, MailboxFull. The same chunk again changes nothing.
         """
-        try:
-            written = await asyncio.to_thread(self._files.write, manifest, index, sealed)
-        except OSError as error:
-            raise _full(error) from error
+        written = await self._on_disk(self._files.write, manifest, index, sealed)
         if not written and not await self.keeps(manifest.delivery_id):
             raise UnknownDelivery("the delivery was dropped while it was being deposited")
 
@@ -146,10 +150,7 @@ class Spool:
         async with self._finishing:
             if await self.keeps(manifest.delivery_id):
                 return
-            try:
-                whole = await asyncio.to_thread(self._files.finish, manifest)
-            except OSError as error:
-                raise _full(error) from error
+            whole = await self._on_disk(self._files.finish, manifest)
             if not whole:
                 raise BadEnvelope("the deposit ended before all chunks were there")
             await self._in_thread(self._index.hold, manifest.delivery_id)
@@ -183,7 +184,7 @@ class Spool:
 
     async def read(self, manifest: OuterManifest, index: int) -> bytes:
         """Return one checked chunk; BadEnvelope when the disk lost it."""
-        return await asyncio.to_thread(self._files.read, manifest, index)
+        return await self._on_disk(self._files.read, manifest, index)
 
     def source(self, manifest: OuterManifest) -> ChunkSource:
         """Return the chunks of a held delivery for depositing them elsewhere."""
@@ -198,19 +199,19 @@ class Spool:
             receipt, self._network_id, delivery_id=delivery_id, recipient_id=row.recipient
         )
         await self._in_thread(self._index.settle, delivery_id, receipt)
-        await asyncio.to_thread(self._files.delete, delivery_id)
+        await self._on_disk(self._files.delete, delivery_id)
 
     async def drop(self, delivery_id: bytes) -> bool:
         """Let go of a delivery for good; False when it was not here any more."""
         dropped = await self._in_thread(self._index.drop, delivery_id)
-        await asyncio.to_thread(self._files.delete, delivery_id)
+        await self._on_disk(self._files.delete, delivery_id)
         return dropped
 
     async def expire(self) -> int:
         """Delete what has expired; return how many."""
         expired = await self._in_thread(self._index.expire, self._wall_ms())
         for delivery_id in expired:
-            await asyncio.to_thread(self._files.delete, delivery_id)
+            await self._on_disk(self._files.delete, delivery_id)
         return len(expired)
 
     async def seal(
@@ -228,27 +229,26 @@ class Spool:
     ) -> OuterManifest:
         """Seal a file straight into this spool and hold it durably.
 
-        TooLarge, MailboxFull, SourceChanged; OSError when the file cannot be read.
+        The limits are not for one's own mail, the floor of free disk is. TooLarge, MailboxFull,
+        StorageFailed, SourceChanged; OSError when the source cannot be read.
         """
         if self._files.free_bytes() - size < self._config.disk_floor_bytes:
             raise MailboxFull("the disk is nearly full", hint="free some space in the home")
         staged = self._files.staging_path(seal_id)
 
         def seal() -> OuterManifest:
-            with staged.open("wb") as out:
-                manifest = seal_file(
+            with _Staged(staged) as out:
+                return seal_file(
                     identity, self._network_id, recipient_id, recipient_sealing_key, path, name,
                     content_id, size, created_ms=self._wall_ms(), expires_ms=expires_ms,
-                    seal_id=seal_id, sink=lambda _index, sealed: _write(out.fileno(), sealed),
+                    seal_id=seal_id, sink=out.write,
                 )  # fmt: skip
-                os.fsync(out.fileno())
-            return manifest
 
         try:
             manifest = await asyncio.to_thread(seal)
-            row = await self._in_thread(self._index.begin, manifest, self._wall_ms())
-            assert row.stage is Stage.PARTIAL, "a fresh seal id gives a fresh delivery id"
-            await asyncio.to_thread(self._files.adopt, manifest, staged)
+            row = await self._in_thread(self._index.begin, manifest, self._wall_ms(), own=True)
+            assert row.stage is Stage.PARTIAL, "a fresh content key gives a fresh delivery id"
+            await self._on_disk(self._files.adopt, manifest, staged)
         finally:
             staged.unlink(missing_ok=True)
         await self.finish(manifest)
@@ -265,7 +265,16 @@ class Spool:
         self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
     ) -> _R:
         call = functools.partial(function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the index of the spool: {error}") from error
+
+    async def _on_disk(self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return await asyncio.to_thread(function, *args, **kwargs)
+        except OSError as error:
+            raise _failure_of(error) from error
 
 
 class SpoolDelivery:
@@ -301,13 +310,37 @@ class _SpoolSource:
         return await self._spool.read(self._manifest, index)
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+class _Staged:
+    """The file into which a letter is sealed; its failures are not the source's."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> "_Staged":
+        try:
+            self._file = self._path.open("wb", buffering=0)
+        except OSError as error:
+            raise _failure_of(error) from error
+        return self
+
+    def write(self, _index: int, sealed: bytes) -> None:
+        view = memoryview(sealed)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise _failure_of(error) from error
+
+    def __exit__(self, *_exception: object) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _failure_of(error) from error
+        finally:
+            self._file.close()
 
 
-def _full(error: OSError) -> QueueError:
+def _failure_of(error: OSError) -> QueueError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MailboxFull("the disk of the mailbox is full")
-    return QueueError(f"the spool cannot be written: {error.strerror}")
+        return MailboxFull("the disk is full", hint="free some space in the home")
+    return StorageFailed(f"the spool: {error.strerror}")

@@ -103,9 +103,10 @@ class SpoolIndex:
         """Close the database."""
         self._database.close()
 
-    def begin(self, manifest: OuterManifest, now_ms: int) -> Row:
+    def begin(self, manifest: OuterManifest, now_ms: int, *, own: bool = False) -> Row:
         """Reserve room and return the row, new or as it stands.
 
+        The limits are for what others leave here: `own` deliveries have none.
         TooLarge, MailboxFull; Refused when the delivery was dropped here.
         """
         known = self.get(manifest.delivery_id)
@@ -113,7 +114,8 @@ class SpoolIndex:
             if known.stage is Stage.DROPPED:
                 raise Refused("this delivery was taken back or rejected before")
             return known
-        self._check_room(manifest)
+        if not own:
+            self._check_room(manifest)
         values = (
             manifest.delivery_id, manifest.sender, manifest.recipient, manifest.encoded,
             manifest.sealed_bytes, now_ms, manifest.created_ms, manifest.expires_ms, Stage.PARTIAL,

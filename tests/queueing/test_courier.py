@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from queueing.errors import (
     MailboxFull,
     NotCancellable,
     Refused,
+    StorageFailed,
     Unavailable,
     UnknownDelivery,
 )
@@ -258,6 +259,50 @@ async def test_unreachable_stores_leave_it_spooled_and_a_retry_stores_it(
     assert await _state(alice, row.delivery_id) is State.STORED
 
 
+@asynccontextmanager
+async def _running(post: Post) -> AsyncIterator[None]:
+    task = asyncio.create_task(post.courier.run())
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_waking_retries_everything_spooled(world: World, alice: Post) -> None:
+    world.store.reachable = False
+    row = await _send(alice)
+    world.store.reachable = True
+    alice.courier.wake()
+    async with _running(alice):
+        while await _state(alice, row.delivery_id) is not State.STORED:  # noqa: ASYNC110 - poll
+            await asyncio.sleep(0.001)
+
+
+async def test_a_recipient_may_collect_straight_from_the_sender(
+    world: World, alice: Post, bob: Post
+) -> None:
+    world.store.reachable = False
+    row = await _send(alice)
+    result = await bob.receiver.receive_all([alice.spool])
+    assert len(result.received) == 1
+    await alice.courier.poll_receipts()
+    assert await _state(alice, row.delivery_id) is State.DELIVERED
+
+
+async def test_a_failing_disk_ends_a_pass_and_not_the_courier(
+    alice: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails() -> None:
+        raise StorageFailed
+
+    monkeypatch.setattr(alice.courier, "expire", fails)
+    async with _running(alice):
+        while alice.courier.failed_passes < 2:  # noqa: ASYNC110 - poll with a deadline
+            await asyncio.sleep(0.001)
+
+
 async def test_the_sender_may_crash_after_sealing(world: World, alice: Post, bob: Post) -> None:
     world.store.reachable = False
     row = await _send(alice)
@@ -461,12 +506,6 @@ async def test_the_running_courier_delivers_and_wakes_waiters(
 ) -> None:
     row = await _send(alice)
     world.direct = True
-    running = [asyncio.create_task(post.courier.run()) for post in (alice, bob)]
-    try:
-        async with asyncio.timeout(10):
-            ended = await alice.courier.wait_until_ended(row.delivery_id)
-        assert ended.state is State.DELIVERED
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+    async with _running(alice), _running(bob):
+        ended = await alice.courier.wait_until_ended(row.delivery_id)
+    assert ended.state is State.DELIVERED

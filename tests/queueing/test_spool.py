@@ -1,5 +1,6 @@
 """The spool keeps the contract, and what only a spool promises."""
 
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -199,6 +200,47 @@ async def test_sealing_into_the_spool_holds_it_durably(bed: SpoolBed, tmp_path: 
     (delivery,) = await collect_all(await bed.store_of(ALICE), BOB)
     assert delivery.manifest == manifest
     assert await read_content(delivery, BOB) == content
+
+
+async def test_ones_own_mail_has_no_quota(bed: SpoolBed, tmp_path: Path) -> None:
+    content = content_of(SMALL.sender_limit_bytes + 1)
+    path = tmp_path / "source"
+    path.write_bytes(content)
+    store = await bed.store_of(ALICE)
+    await store.seal(
+        ALICE, BOB.peer_id, BOB.sealing_public_key, path, NAME, content_id_of(content),
+        len(content), expires_ms=START_MS + HOUR_MS, seal_id=b"s" * 16,
+    )  # fmt: skip
+    assert len(await collect_all(store, BOB)) == 1
+
+
+async def test_a_full_disk_is_said_and_loses_nothing(
+    bed: SpoolBed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await bed.store_of(ALICE)
+    await store.deposit(*_sealed(b"kept"))
+    manifest, source = _sealed(content_of(MIB))
+
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        with pytest.raises(MailboxFull):
+            await store.deposit(manifest, source)
+        patch.setattr("os.fsync", full)
+        path = tmp_path / "source"
+        path.write_bytes(b"content")
+        with pytest.raises(MailboxFull):
+            await store.seal(
+                ALICE, BOB.peer_id, BOB.sealing_public_key, path, NAME, bytes(32), 7,
+                expires_ms=START_MS + HOUR_MS, seal_id=b"s" * 16,
+            )  # fmt: skip
+    assert list((bed.folder / "staging").iterdir()) == []
+    (delivery,) = await collect_all(store, BOB)
+    assert await read_content(delivery, BOB) == b"kept"
+    await store.deposit(manifest, source)
+    assert len(await collect_all(store, BOB)) == 2
 
 
 async def test_what_lies_on_disk_holds_neither_name_nor_content(bed: SpoolBed) -> None:
