@@ -17,10 +17,8 @@ settings.load_profile(os.environ.get("SHOAL_HYPOTHESIS", "default"))
 BROKER_FIXTURES = {"broker", "broker_control"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs RabbitMQ: those tests share one worker, so that one broker serves them."""
+    """Mark what needs RabbitMQ, so that `-m "not broker"` runs the rest quickly."""
     for item in items:
         if BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
-            item.add_marker(pytest.mark.xdist_group("broker"))

@@ -72,15 +72,8 @@ trap 'exit 143' TERM
 
 start_broker() {
     broker_folder=$(mktemp -d "${TMPDIR:-/tmp}/shoal-rabbit.XXXXXX")
-    # One retry: a port that was free a moment ago may be taken by the time the broker binds it.
-    for _ in 1 2; do
-        if SHOAL_TEST_AMQP=$("$bin/python" -m tests.support.broker start "$broker_folder"); then
-            export SHOAL_TEST_AMQP
-            return 0
-        fi
-        "$bin/python" -m tests.support.broker stop "$broker_folder"
-    done
-    return 1
+    SHOAL_TEST_AMQP=$("$bin/python" -m tests.support.broker start "$broker_folder") || return 1
+    export SHOAL_TEST_AMQP
 }
 
 if [ -n "${SHOAL_TEST_AMQP:-}" ]; then
@@ -94,6 +87,6 @@ else
     echo "== RabbitMQ: absent, its tests are skipped (Debian: apt-get install rabbitmq-server)" >&2
 fi
 
-# loadgroup: tests that share something costly (a broker of their own) say so and stay on one worker.
-step "tests" "$bin/python" -m pytest -q -n "$workers" --dist loadgroup --durations 10
+# loadfile: a file's tests stay on one worker and share its costly fixtures (brokers, processes).
+step "tests" "$bin/python" -m pytest -q -n "$workers" --dist loadfile --durations 10
 finish

@@ -30,6 +30,7 @@ START_TIMEOUT_S = 45.0
 STOP_TIMEOUT_S = 30.0
 PID_TIMEOUT_S = 5.0
 EPMD_TRIES_MAX = 10
+STARTS_MAX = 3
 POLL_INTERVAL_S = 0.2
 
 
@@ -57,20 +58,41 @@ class PrivateBroker:
 
     @classmethod
     def create(cls, folder: Path) -> "PrivateBroker":
-        """Choose free ports, remember them in the folder, start, and wait until it serves."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Choose free ports, remember them in the folder, start, and wait until it serves.
+
+        Tried again with others: a port that was free a moment ago may be taken by now.
+        """
+        for attempt in range(STARTS_MAX):
+            broker = cls._prepare(folder / f"try-{attempt}")
+            (folder / "current").write_text(broker.folder.name, encoding="utf-8")
+            try:
+                broker.start()
+            except (BrokerError, subprocess.TimeoutExpired):
+                broker.discard()
+                if attempt == STARTS_MAX - 1:
+                    raise
+            else:
+                return broker
+        raise AssertionError("the last attempt raises")
+
+    @classmethod
+    def _prepare(cls, folder: Path) -> "PrivateBroker":
+        folder.mkdir(parents=True)
         (folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
         ports = Ports(*free_ports(3))
         (folder / "ports.json").write_text(
             json.dumps([ports.amqp, ports.distribution, ports.epmd]), encoding="utf-8"
         )
-        broker = cls(folder, ports)
-        broker.start()
-        return broker
+        return cls(folder, ports)
 
     @classmethod
-    def open(cls, folder: Path) -> "PrivateBroker":
-        return cls(folder, Ports(*json.loads((folder / "ports.json").read_text("utf-8"))))
+    def open(cls, folder: Path) -> "PrivateBroker | None":
+        """Return the broker that was last started in the folder, if any was."""
+        current = folder / "current"
+        if not current.exists():
+            return None
+        own = folder / current.read_text("utf-8")
+        return cls(own, Ports(*json.loads((own / "ports.json").read_text("utf-8"))))
 
     def start(self) -> None:
         """Start and wait; one start on the same files serves a restart as well."""
@@ -203,14 +225,10 @@ def free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def temporary_broker() -> Iterator[PrivateBroker]:
     folder = Path(tempfile.mkdtemp(prefix="shoal-rabbit-"))
-    broker: PrivateBroker | None = None
     try:
-        broker = PrivateBroker.create(folder)
-        yield broker
+        yield PrivateBroker.create(folder)
     finally:
-        if broker is None and (folder / "ports.json").exists():
-            broker = PrivateBroker.open(folder)
-        if broker is not None:
+        if broker := PrivateBroker.open(folder):
             broker.discard()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -263,8 +281,8 @@ def main(arguments: list[str]) -> None:
         case ["start", folder]:
             print(PrivateBroker.create(Path(folder)).url)
         case ["stop", folder]:
-            if (Path(folder) / "ports.json").exists():
-                PrivateBroker.open(Path(folder)).stop()
+            if broker := PrivateBroker.open(Path(folder)):
+                broker.stop()
         case _:
             sys.exit("usage: python -m tests.support.broker start|stop FOLDER")
 
