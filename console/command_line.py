@@ -70,7 +70,7 @@ class Group(click.Group):
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """An argument read by a function that raises ValueError, or an error of ours, in words."""
+    """An argument read by a function whose ValueError says in words what is wrong."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -79,11 +79,9 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic since click 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
-        from identity.errors import ShoalError
-
         try:
             return self._parse(value)
-        except (ValueError, ShoalError) as error:
+        except ValueError as error:
             self.fail(str(error), param, ctx)
 
 

@@ -165,6 +165,8 @@ class _Story:
         done = self.ada.run("put", _NOTES, "--to", "erin", *only)
         sent = done.results[0]
         _check(sent["state"] == "stored", f"not stored: {sent}")
+        by_queue = "rabbitmq" in sent["held_by"]
+        _check(by_queue or not self._queue, f"not kept by RabbitMQ: {sent}")
         keepers = ", ".join(keeper[:8] for keeper in sent["held_by"])
         self._tell(done, f"stored, sealed, with {keepers} until {sent['expires']}")
         done = self.ada.run("leave")

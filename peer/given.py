@@ -25,25 +25,29 @@ _LEAVE_TIMEOUT_S = 9.5
 
 
 def parse_address(text: str) -> Address:
-    """Read HOST:PORT, the port 4100 when left out."""
-    from identity.address import Address
-
-    return Address.parse(text, default_port=_DEFAULT_PORT)
+    """Read HOST:PORT, the port 4100 when left out; ValueError says what is wrong."""
+    return _address(text, _DEFAULT_PORT)
 
 
 def parse_listen(text: str) -> Address:
     """Read HOST:PORT where we are to listen: there, and nowhere else, port 0 takes any."""
     host, _, port = text.rpartition(":")
-    if host and port == "0":
-        return parse_advertised(host)
-    return parse_address(text)
+    return _address(host, 0) if host and port == "0" else parse_address(text)
 
 
 def parse_advertised(text: str) -> Address:
     """Read HOST[:PORT]; the port 0 stands for the one that we listen on."""
-    from identity.address import Address
+    return _address(text, 0)
 
-    return Address.parse(text, default_port=0)
+
+def _address(text: str, default_port: int) -> Address:
+    from identity.address import Address
+    from identity.errors import InvalidAddress
+
+    try:
+        return Address.parse(text, default_port=default_port)
+    except InvalidAddress as error:
+        raise ValueError(str(error)) from error
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

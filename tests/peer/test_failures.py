@@ -52,6 +52,8 @@ def test_no_error_of_a_package_is_an_internal_one_by_oversight(package: str) -> 
     module = importlib.import_module(f"{package}.errors")
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
     errors = [k for k in kinds if issubclass(k, ShoalError) and k is not ShoalError]
-    internal = [k.__name__ for k in errors if failure_of(k.__new__(k)).exit_code is ExitCode.INTERNAL]
+    internal = [
+        k.__name__ for k in errors if failure_of(k.__new__(k)).exit_code is ExitCode.INTERNAL
+    ]
     assert len(errors) > 3
     assert internal == (["NotListening"] if package == "dht" else [])
