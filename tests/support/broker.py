@@ -102,7 +102,7 @@ class PrivateBroker:
         deadline = time.monotonic() + START_TIMEOUT_S
         # It fails at once while the node is not yet registered with epmd: so ask again.
         while self._run(CONTROL, "await_startup", timeout_s=START_TIMEOUT_S, check=False):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._has_died():
                 raise BrokerError(self._log_end())
             _pause()
 
@@ -145,6 +145,12 @@ class PrivateBroker:
     @property
     def _pid_file(self) -> Path:
         return self.folder / "broker.pid"
+
+    def _has_died(self) -> bool:
+        try:
+            return not _alive(int(self._pid_file.read_text("ascii")))
+        except (OSError, ValueError):
+            return False  # not started yet, or half written
 
     def _signal(self, number: signal.Signals) -> None:
         if not self._pid_file.exists():
