@@ -7,12 +7,17 @@ else goes to stderr. Only the table shows the invite.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from console.output import is_terminal, print_line
 from console.text import escape
 from peer.views import Snapshot
+
+if TYPE_CHECKING:
+    from console.table import LiveTable
 
 _REFRESH_S = 0.5
 
@@ -26,7 +31,7 @@ class JoinScreen:
         self._quiet = quiet
         self._snapshot: Callable[[], Snapshot] | None = None
         self._is_ready = asyncio.Event()
-        self._say: Callable[[str], None] = lambda line: print_line(line, sys.stderr)
+        self._say: Callable[[str], None] = _say_plainly
 
     @property
     def is_watched(self) -> bool:
@@ -55,13 +60,24 @@ class JoinScreen:
             return
         from console.table import LiveTable
 
-        table = LiveTable(sys.stderr)
+        # A terminal that was closed is no reason for the peer to end without a clean leave.
+        with contextlib.suppress(OSError):
+            await self._draw(LiveTable(sys.stderr), self._snapshot)
+        self._say("shoal: leaving")
+
+    async def _draw(self, table: LiveTable, snapshot: Callable[[], Snapshot]) -> None:
         plain, self._say = self._say, table.say
         table.start()
         try:
             while not self.leaving.is_set():
-                table.update(self._snapshot())
+                table.update(snapshot())
                 await asyncio.sleep(_REFRESH_S)
         finally:
             self._say = plain
-            table.stop()
+            with contextlib.suppress(OSError):
+                table.stop()
+
+
+def _say_plainly(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print_line(line, sys.stderr)

@@ -102,6 +102,7 @@ def read_secret(value: str | None) -> str | None:
 def leave_on_signals(leaving: asyncio.Event) -> None:
     """Let SIGINT and SIGTERM ask for a clean leave, and a second one end the process at once.
 
+    So does the end of the terminal (SIGHUP), unless whoever started us had it ignored (nohup).
     A clean leave that hangs is cut short, so that a service manager never has to kill us.
     """
     loop = asyncio.get_running_loop()
@@ -114,7 +115,9 @@ def leave_on_signals(leaving: asyncio.Event) -> None:
         timer.daemon = True
         timer.start()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue
         loop.add_signal_handler(number, leave)
 
 

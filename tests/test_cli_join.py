@@ -134,6 +134,27 @@ def test_table_is_drawn_on_a_terminal_with_the_ready_line_on_stdout(
     assert "Traceback" not in text
 
 
+def test_peer_leaves_cleanly_when_its_terminal_is_closed(tmp_path: Path, network: Path) -> None:
+    mother, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(CLI), "join", "--network", str(network), "--listen", "127.0.0.1:0"],
+        cwd=tmp_path,
+        env={**environment(tmp_path), "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=child,
+        stderr=child,
+    )
+    os.close(child)
+    try:
+        assert "to join:" in _read_until(mother, "to join:", 20.0)
+        os.close(mother)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def _read_until(descriptor: int, wanted: str, timeout_s: float) -> str:
     """Read from a terminal until a text was seen, or it was closed."""
     text, deadline = "", time.monotonic() + timeout_s
