@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import assert_never
 
 from queueing.envelope import OuterManifest, decode_manifest
-from queueing.errors import BadEnvelope, Expired, Unavailable
+from queueing.errors import BadEnvelope, Expired, StorageFailed
 from queueing.rabbitmq_messages import (
     CancelMail,
     ChunkMail,
@@ -351,9 +351,9 @@ class Staging:
             with self._db:
                 yield
         except (OSError, sqlite3.OperationalError) as error:
-            raise Unavailable(
-                f"the folder for collected mail cannot be written: {error}",
-                hint="look at the disk's space and permissions; the mail stays on the broker",
+            # What was not journaled is not acknowledged: it stays on the broker.
+            raise StorageFailed(
+                f"the folder for collected mail cannot be written: {error}"
             ) from error
 
 

@@ -17,9 +17,10 @@ from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_link import BrokerLink
 from queueing.rabbitmq_messages import ChunkMail, Mail, encode_mail, mail_queue, receipts_queue
 from queueing.rabbitmq_url import parse_amqp_url
+from queueing.states import State
 from queueing.store import DepositReceipt, StoreKind
 from tests.queueing.contract import StoreContract
-from tests.queueing.letters import NETWORK_ID
+from tests.queueing.letters import HOUR_MS, NETWORK_ID, content_of
 from tests.queueing.rabbit_mail import (
     CONTENT,
     NAME,
@@ -28,6 +29,7 @@ from tests.queueing.rabbit_mail import (
     now_ms,
     sealed_chunks_of,
 )
+from tests.queueing.test_courier import Clock, World
 from tests.support.broker import free_ports
 
 
@@ -146,6 +148,36 @@ async def test_mail_goes_from_sender_to_recipient_and_the_receipt_comes_back(
     await delivery.ack(answer)
     assert await sender.receipts(parties.sender.peer_id, [manifest.delivery_id]) == [answer]
     assert [found async for found in recipient.collect(parties.recipient.peer_id)] == []
+
+
+async def test_courier_delivers_through_the_broker_while_the_sender_is_away(
+    broker: str, tmp_path: Path
+) -> None:
+    alice, bob = Identity.generate(), Identity.generate()
+    content = content_of(1_200_000)
+    (tmp_path / "source").write_bytes(content)
+    async with contextlib.AsyncExitStack() as closing:
+        clock = Clock()
+        store = RabbitStore(parse_amqp_url(broker), NETWORK_ID, tmp_path / "staging", wall_ms=clock)
+        closing.push_async_callback(store.close)
+        world = World(tmp_path, clock, store, closing)  # type: ignore[arg-type]
+        sender, recipient = await world.post(alice), await world.post(bob)
+        sent = await sender.courier.send(
+            tmp_path / "source",
+            name="a.txt",
+            content_id=b"\1" * 32,
+            size=len(content),
+            recipient=bob.peer_id,
+            recipient_sealing_key=bob.sealing_public_key,
+            expires_ms=clock() + HOUR_MS,
+        )
+        assert (sent.row.state, sent.row.held_by) == (State.STORED, ("rabbitmq",))
+        ((letter, path),) = (await recipient.courier.receive_all()).received
+        assert (letter.name, Path(path).read_bytes()) == ("a.txt", content)
+        assert (await recipient.courier.receive_all()).received == []
+        await sender.courier.poll_receipts()
+        (row,) = await sender.courier.rows()
+        assert row.state is State.DELIVERED
 
 
 async def test_the_broker_sees_neither_name_nor_content_and_keeps_it_on_disk(
