@@ -25,6 +25,8 @@ _WORDS_BYTES_MAX = 8192
 class StartFailed(Failure):
     """The peer in the background did not start."""
 
+    exit_code = ExitCode.INTERNAL  # where its own is not known
+
 
 def start_detached(
     home: Home, command: Sequence[str], *, stdin_text: str, environment: Mapping[str, str]

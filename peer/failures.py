@@ -91,13 +91,21 @@ class BadConfig(Failure):
     exit_code = ExitCode.USAGE
 
 
-# Dotted class path → exit code. The nearest class on the error's MRO decides, so a base class
-# can stand for its family.
+# Dotted class path → exit code. Every ShoalError that is no Failure stands here by itself (a test
+# walks them all); for what came later the nearest class on the error's MRO decides.
 EXIT_CODES: dict[str, ExitCode] = {
+    "identity.errors.ShoalError": ExitCode.INTERNAL,
     "identity.errors.IdentityError": ExitCode.USAGE,
+    "identity.errors.InvalidPeerId": ExitCode.USAGE,
+    "identity.errors.InvalidAddress": ExitCode.USAGE,
+    "identity.errors.BadKeyFile": ExitCode.USAGE,
+    "identity.errors.BadNetworkFile": ExitCode.USAGE,
+    "identity.errors.BadInvite": ExitCode.USAGE,
     "identity.errors.ForeignCertificate": ExitCode.NOT_PERMITTED,
     "rpc.errors.RpcError": ExitCode.UNREACHABLE,
     "rpc.errors.CannotListen": ExitCode.USAGE,
+    "rpc.errors.PortInUse": ExitCode.USAGE,
+    "rpc.errors.Unreachable": ExitCode.UNREACHABLE,
     "rpc.errors.ForeignNetwork": ExitCode.NOT_PERMITTED,
     "rpc.errors.WrongPeer": ExitCode.NOT_PERMITTED,
     "rpc.errors.Unauthenticated": ExitCode.NOT_PERMITTED,
@@ -105,6 +113,11 @@ EXIT_CODES: dict[str, ExitCode] = {
     "dht.errors.PortInUse": ExitCode.USAGE,
     "dht.errors.BadRecord": ExitCode.USAGE,
     "dht.errors.ScheduleFull": ExitCode.FULL,
+    "dht.errors.BadMessage": ExitCode.UNREACHABLE,
+    "dht.errors.NoAnswer": ExitCode.UNREACHABLE,
+    "dht.errors.BadAnswer": ExitCode.UNREACHABLE,
+    "dht.errors.Dropped": ExitCode.UNREACHABLE,
+    "dht.hello.BadHello": ExitCode.UNREACHABLE,
     "dht.errors.NotListening": ExitCode.INTERNAL,
     "transfer.errors.TransferError": ExitCode.UNREACHABLE,
     "transfer.errors.UnsafeName": ExitCode.NOT_PERMITTED,
@@ -113,6 +126,7 @@ EXIT_CODES: dict[str, ExitCode] = {
     "transfer.errors.FileTooLarge": ExitCode.USAGE,
     "transfer.errors.SourceUnreadable": ExitCode.USAGE,
     "transfer.errors.SourceChanged": ExitCode.UNVERIFIED,
+    "transfer.errors.NoHolders": ExitCode.UNREACHABLE,
     "transfer.errors.BadContent": ExitCode.UNVERIFIED,
     "transfer.errors.TimedOut": ExitCode.TIMED_OUT,
     "transfer.errors.TargetExists": ExitCode.USAGE,
@@ -122,7 +136,11 @@ EXIT_CODES: dict[str, ExitCode] = {
     "transfer.errors.QuotaFull": ExitCode.FULL,
     "transfer.errors.ReceiverFull": ExitCode.FULL,
     "transfer.errors.Refused": ExitCode.NOT_PERMITTED,
+    "transfer.errors.PushFailed": ExitCode.UNREACHABLE,
+    "transfer.push_service._MalformedError": ExitCode.UNREACHABLE,
     "queueing.errors.QueueError": ExitCode.QUEUE_UNAVAILABLE,
+    "queueing.errors.Unavailable": ExitCode.QUEUE_UNAVAILABLE,
+    "queueing.errors.Blocked": ExitCode.QUEUE_UNAVAILABLE,
     "queueing.errors.MailboxFull": ExitCode.FULL,
     "queueing.errors.NoMailbox": ExitCode.UNREACHABLE,
     "queueing.errors.TooLarge": ExitCode.FULL,
@@ -132,8 +150,10 @@ EXIT_CODES: dict[str, ExitCode] = {
     "queueing.errors.BadEnvelope": ExitCode.UNVERIFIED,
     "queueing.errors.BadReceipt": ExitCode.UNVERIFIED,
     "queueing.errors.SourceChanged": ExitCode.UNVERIFIED,
+    "queueing.errors.StorageFailed": ExitCode.FULL,
     "queueing.errors.UnknownDelivery": ExitCode.NOT_FOUND,
     "queueing.errors.NotCancellable": ExitCode.USAGE,
+    "queueing.rabbitmq_url.BadAmqpUrl": ExitCode.USAGE,
     "builtins.FileNotFoundError": ExitCode.USAGE,
     "builtins.PermissionError": ExitCode.USAGE,
     "builtins.IsADirectoryError": ExitCode.USAGE,
