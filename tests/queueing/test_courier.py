@@ -11,6 +11,7 @@ import pytest
 
 from identity.errors import ShoalError
 from identity.keys import Identity
+from queueing import envelope
 from queueing.courier import Courier, CourierConfig
 from queueing.envelope import Letter
 from queueing.errors import (
@@ -109,10 +110,14 @@ class Switchable:
         self.reachable = True
         self.deposits = 0
 
+    async def after_deposit(self) -> None:
+        """Let a test step in before the sender hears of the deposit."""
+
     async def deposit(self, manifest, chunks):
         self.check()
         self.deposits += 1
         kept = await self.spool.deposit(manifest, chunks)
+        await self.after_deposit()
         return type(kept)(self.kind, ("a host",), kept.expires_ms)
 
     async def collect(self, recipient):
@@ -446,6 +451,36 @@ async def test_a_cancelled_delivery_is_not_received(world: World, alice: Post, b
         await alice.courier.cancel(row.delivery_id)
     with pytest.raises(UnknownDelivery):
         await alice.courier.cancel(bytes(32))
+
+
+async def test_a_cancel_during_the_deposit_takes_it_back(
+    world: World, alice: Post, bob: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancel() -> None:
+        (row,) = await alice.courier.rows()
+        world.store.reachable = False  # the cancel itself reaches nobody
+        await alice.courier.cancel(row.delivery_id)
+        world.store.reachable = True
+
+    monkeypatch.setattr(world.store, "after_deposit", cancel)
+    row = await _send(alice)
+    assert row.state is State.CANCELLED
+    assert (await bob.courier.receive_all()).received == []
+
+
+async def test_content_that_is_not_what_was_signed_for_is_refused(
+    alice: Post, bob: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lying(content_id: bytes, _digest: bytes, size: int, name: str) -> bytes:
+        return header_bytes(content_id, bytes(32), size, name)
+
+    header_bytes = envelope._header_bytes
+    monkeypatch.setattr(envelope, "_header_bytes", lying)
+    row = await _send(alice)
+    result = await bob.courier.receive_all()
+    assert (result.bad, result.received, bob.inbox.finished) == (1, [], [])
+    await alice.courier.poll_receipts()
+    assert await _state(alice, row.delivery_id) is State.REFUSED
 
 
 async def test_what_was_delivered_cannot_be_cancelled(alice: Post, bob: Post) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from identity.network import Network
+from identity.signing import Purpose
 from queueing.envelope import (
     CHUNK_BYTES_MAX,
     CHUNK_BYTES_MIN,
@@ -136,6 +137,25 @@ def test_nobody_can_pass_it_off_as_his_own() -> None:
     stolen.check(NETWORK_ID, NOW_MS)  # Eve may sign what she likes
     with pytest.raises(BadEnvelope, match="cannot be opened"):
         open_letter(BOB, NETWORK_ID, stolen)
+
+
+class _Impostor:
+    """Signs the envelope as Alice and the letter inside as Eve."""
+
+    public_key = ALICE.public_key
+
+    def sign(self, purpose: Purpose, network_id: bytes, body: bytes) -> bytes:
+        signer = EVE if purpose is Purpose.LETTER else ALICE
+        return signer.sign(purpose, network_id, body)
+
+
+def test_the_letter_inside_is_signed_too() -> None:
+    manifest, _source = seal(
+        _Impostor(), BOB, b"content", created_ms=NOW_MS, expires_ms=NOW_MS + HOUR_MS
+    )
+    manifest.check(NETWORK_ID, NOW_MS)
+    with pytest.raises(BadEnvelope, match="signature inside"):
+        open_letter(BOB, NETWORK_ID, manifest)
 
 
 def test_the_seal_id_is_bound_to_the_content() -> None:

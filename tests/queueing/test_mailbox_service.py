@@ -15,6 +15,7 @@ from identity.tls import make_tls
 from protos import mailbox_pb2 as wire
 from queueing.errors import (
     BadEnvelope,
+    BadReceipt,
     NoMailbox,
     QueueError,
     Refused,
@@ -25,7 +26,7 @@ from queueing.errors import (
 from queueing.mailbox_client import Host, MailboxClient
 from queueing.mailbox_service import MailboxConfig, MailboxHooks, MailboxService
 from queueing.mailbox_wire import IDS_MAX
-from queueing.receipt import Outcome
+from queueing.receipt import Outcome, make_promise
 from queueing.spool import Spool
 from rpc.caller import caller_of
 from rpc.channels import ChannelPool
@@ -271,9 +272,55 @@ async def test_too_many_ids_in_one_call_are_refused(served: Served) -> None:
         await served.client(ALICE).receipts(served.host, [bytes(32)] * (IDS_MAX + 1))
 
 
-async def test_a_promise_of_another_key_is_no_promise(served: Served) -> None:
-    manifest, source = _sealed()
-    # The host answers over its own certificate, but signs with a key that is not the host's.
-    liar = MailboxClient(served.pool(ALICE).connect, b"another network's id")
-    with pytest.raises(QueueError):
-        await liar.deposit(served.host, manifest, source)
+def _promise_with(monkeypatch: pytest.MonkeyPatch, signer: Identity, less_ms: int) -> None:
+    def lie(_own: Identity, network_id: bytes, *, delivery_id: bytes, until_ms: int) -> bytes:
+        return make_promise(
+            signer, network_id, delivery_id=delivery_id, until_ms=until_ms - less_ms
+        )
+
+    monkeypatch.setattr("queueing.mailbox_service.make_promise", lie)
+
+
+async def test_a_promise_of_another_key_is_no_promise(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _promise_with(monkeypatch, EVE, less_ms=0)
+    with pytest.raises(BadReceipt):
+        await _deposit(served)
+
+
+async def test_a_promise_for_too_short_a_time_is_no_promise(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _promise_with(monkeypatch, HOST, less_ms=1)
+    with pytest.raises(Unavailable, match="too short"):
+        await _deposit(served)
+
+
+async def test_a_deposit_that_ends_early_is_not_held(served: Served) -> None:
+    manifest, source = _sealed(content_of(600_000))
+    channel = await served.pool(ALICE).connect(served.host.peer_id, served.host.addresses)
+    call = channel.stream_stream(
+        "/shoal.v1.Mailbox/Deposit", wire.DepositRequest.SerializeToString
+    )()
+    await call.write(wire.DepositRequest(manifest=manifest.encoded))
+    await call.read()
+    frame = wire.Frame(index=0, offset=0, data=source.chunks[0])
+    await call.write(wire.DepositRequest(frame=frame))
+    await call.done_writing()
+    assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert await served.client(BOB).waiting(served.host) == []
+
+
+async def test_a_chunk_sent_twice_ends_the_deposit(served: Served) -> None:
+    manifest, source = _sealed(content_of(600_000))
+    channel = await served.pool(ALICE).connect(served.host.peer_id, served.host.addresses)
+    call = channel.stream_stream(
+        "/shoal.v1.Mailbox/Deposit", wire.DepositRequest.SerializeToString
+    )()
+    await call.write(wire.DepositRequest(manifest=manifest.encoded))
+    await call.read()
+    frame = wire.Frame(index=0, offset=0, data=source.chunks[0])
+    await call.write(wire.DepositRequest(frame=frame))
+    await call.write(wire.DepositRequest(frame=frame))
+    assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT

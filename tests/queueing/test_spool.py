@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from queueing.errors import BadReceipt, MailboxFull, TooLarge
+from queueing.errors import BadEnvelope, BadReceipt, MailboxFull, TooLarge
 from queueing.receipt import Outcome
 from queueing.spool import Spool
 from queueing.spool_index import SpoolConfig
@@ -107,6 +107,18 @@ async def test_a_crash_between_rename_and_row_is_healed(bed: SpoolBed) -> None:
     assert await store.begin(manifest) == [], "all chunks are there"
     await store.finish(manifest)
     assert len(await collect_all(store, BOB)) == 1
+
+
+async def test_a_delivery_that_lacks_a_chunk_is_never_held(bed: SpoolBed) -> None:
+    manifest, source = _sealed(content_of(2 * MIB))
+    store = await bed.store_of(ALICE)
+    missing = await store.begin(manifest)
+    for index in missing[1:]:
+        await store.put(manifest, index, await source.read(index))
+    with pytest.raises(BadEnvelope):
+        await store.finish(manifest)
+    assert await collect_all(store, BOB) == []
+    assert await store.begin(manifest) == [0]
 
 
 async def test_a_row_whose_file_is_gone_is_forgotten(bed: SpoolBed) -> None:
