@@ -61,7 +61,7 @@ class Answerer:
         self._stock = stock
         self._on_newcomer = on_newcomer
         self._seen = SeenHellos()
-        self._greeted_us: OrderedDict[bytes, None] = OrderedDict()
+        self._greeted_us: OrderedDict[bytes, bool] = OrderedDict()
 
     def answer(
         self, request: wire.Request, message_id: bytes, address: Address, size_bytes: int
@@ -132,7 +132,7 @@ class Answerer:
             raise Dropped("hello-sender")
         if not self._seen.first_time(peer_id, hello.nonce):
             raise Dropped("hello-replayed")
-        self._greeted_us[peer_id] = None
+        self._greeted_us[peer_id] = True
         while len(self._greeted_us) > GREETED_US_MAX:
             self._greeted_us.popitem(last=False)
         token = self._tokens.make(address.host, address.port, peer_id, now)
@@ -141,7 +141,7 @@ class Answerer:
     def _notice(self, peer_id: bytes, address: Address) -> None:
         """Name a newcomer: unknown, elsewhere than known, or just started (it said hello)."""
         known = self._table.contact(peer_id)
-        said_hello = self._greeted_us.pop(peer_id, None) is not None
+        said_hello = self._greeted_us.pop(peer_id, False)
         if known is None or known.address != address or said_hello:
             self._on_newcomer(peer_id, address, said_hello)
 

@@ -28,8 +28,9 @@ from identity.address import Address
 
 Body = TypeVar("Body")
 
-ATTEMPTS_MAX = 3
-"""Token refused, then a hello that is answered by a token alone, then the call itself."""
+NO_BODY = b"\x90"
+ATTEMPTS_MAX = 4
+"""Token refused, then a hello, then the call itself; one more for a token that just ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Caller:
 
     async def find(self, candidate: Candidate, body: wire.FindRecords) -> wire.FoundRecords:
         """Ask for records and contacts; NoAnswer, BadAnswer."""
-        exchange = await self._call(
+        exchange, _ = await self._call(
             candidate.peer_id, candidate.address, wire.Call.FIND_RECORDS, wire.pack_body(body)
         )
         return self._read(wire.read_found, exchange.reply.body)
@@ -97,13 +98,10 @@ class Caller:
         """Store a batch that fits one datagram; NoAnswer, BadAnswer where the proof is missing."""
         encoded = tuple(encode_record(record) for record in records)
         body = wire.pack_body(wire.StoreRecords(encoded))
-        exchange = await self._call(
+        exchange, session = await self._call(
             candidate.peer_id, candidate.address, wire.Call.STORE_RECORDS, body
         )
         stored = self._read(wire.read_stored, exchange.reply.body)
-        session = self._sessions.get(candidate.address)
-        if session is None or session.peer_id != candidate.peer_id:
-            raise BadAnswer("the storer is no longer known")
         return self.check_receipt(session.public_key, exchange.message_id, encoded, stored)
 
     def check_receipt(
@@ -127,17 +125,15 @@ class Caller:
         self, address: Address, peer_id: bytes | None = None, *, timeout_s: float | None = None
     ) -> bytes:
         """Prove who is at an address, also where a session exists; return its peer id."""
-        self._sessions.pop(address, None)
-        await self._call(peer_id, address, wire.Call.HELLO, b"\x90", timeout_s=timeout_s)
-        session = self._sessions.get(address)
-        if session is None:
-            raise BadAnswer("the answer to a hello holds no proof")
+        _, session = await self._call(
+            peer_id, address, wire.Call.HELLO, NO_BODY, timeout_s=timeout_s, afresh=True
+        )
         return session.peer_id
 
     async def ping(self, candidate: Candidate, *, timeout_s: float | None = None) -> None:
         """Find out whether a contact lives; NoAnswer when it does not."""
         await self._call(
-            candidate.peer_id, candidate.address, wire.Call.HELLO, b"\x90", timeout_s=timeout_s
+            candidate.peer_id, candidate.address, wire.Call.HELLO, NO_BODY, timeout_s=timeout_s
         )
 
     def public_key_at(self, candidate: Candidate) -> bytes | None:
@@ -168,22 +164,30 @@ class Caller:
         body: bytes,
         *,
         timeout_s: float | None = None,
-    ) -> _Exchange:
+        afresh: bool = False,
+    ) -> tuple[_Exchange, Session]:
+        """Make one call, with the hellos and repeats that it needs; afresh: prove the peer anew."""
         timeout_s = self._config.call_timeout_s if timeout_s is None else timeout_s
         deadline = self._clock() + timeout_s
         for _ in range(ATTEMPTS_MAX):
-            session = self._session(peer_id, address)
-            exchange = await self._exchange(peer_id, address, session, call, body, deadline)
-            self._take(exchange, peer_id, address)
+            session = None if afresh else self._session(peer_id, address)
+            # A hello and a full batch do not fit one datagram, so the hello goes first.
+            greets = session is None and call is wire.Call.STORE_RECORDS
+            sent = (wire.Call.HELLO, NO_BODY) if greets else (call, body)
+            exchange = await self._exchange(peer_id, address, session, *sent, deadline)
+            proved = self._take(exchange, peer_id, address)
+            if greets:
+                continue
             if exchange.reply.status is wire.Status.OK:
-                if session is None and exchange.reply.proof is None:
-                    raise BadAnswer("answered a hello without a proof")
                 if session is not None:
                     self._sink.on_answered(session.peer_id, address, exchange.rtt_s)
-                return exchange
-            if exchange.reply.proof is None:
-                self._sessions.pop(address, None)
-        raise BadAnswer("our token is refused again and again")
+                if (known := session or proved) is not None:
+                    return exchange, known
+                # Not the word of the peer that we wanted: it may be elsewhere.
+                raise NoAnswer("answered a hello without a proof")
+            if session is not None and self._sessions.get(address) is session:
+                del self._sessions[address]
+        raise NoAnswer("our token is refused again and again")
 
     def _session(self, peer_id: bytes | None, address: Address) -> Session | None:
         session = self._sessions.get(address)
@@ -216,7 +220,9 @@ class Caller:
         try:
             reply = wire.read_reply(answer.value)
         except BadMessage as error:
-            raise self._bad("reply-malformed", str(error)) from error
+            bad = self._bad("reply-malformed", str(error))
+            # An unproven answerer's garbage says nothing about the peer that we wanted.
+            raise (bad if session else NoAnswer(str(error))) from error
         return _Exchange(answer.message_id, hellos[answer.message_id], reply, rtt_s)
 
     async def _ask(
@@ -252,11 +258,11 @@ class Caller:
             self._sink.on_silent(peer_id, address)
         raise NoAnswer(f"{address} does not answer")
 
-    def _take(self, exchange: _Exchange, peer_id: bytes | None, address: Address) -> None:
+    def _take(self, exchange: _Exchange, peer_id: bytes | None, address: Address) -> Session | None:
         """Check the proof in a reply, if there is one, and open a session with it."""
         proof = exchange.reply.proof
         if proof is None or exchange.hello is None:
-            return
+            return None
         network_id = self._own.network.network_id
         try:
             proved = check_answer(proof.answer, exchange.hello, network_id, peer_id)
@@ -264,11 +270,13 @@ class Caller:
             # Somebody else answers there: no word against the peer that we wanted.
             self._protocol.drops[f"answer-{error.reason}"] += 1
             raise NoAnswer(f"{address} is not who we asked for") from error
-        self._sessions[address] = Session(proved, proof.answer.public_key, proof.token)
+        session = Session(proved, proof.answer.public_key, proof.token)
+        self._sessions[address] = session
         self._sessions.move_to_end(address)
         while len(self._sessions) > self._config.sessions_max:
             self._sessions.popitem(last=False)
         self._sink.on_proven(Proven(proved, address, proof.answer, proof.wall_ms, exchange.rtt_s))
+        return session
 
     def _read(self, read: Callable[[msgspec.Raw], Body], body: msgspec.Raw) -> Body:
         try:

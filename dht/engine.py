@@ -82,6 +82,7 @@ class Engine:
     async def start(self, host: str, port: int) -> None:
         """Bind, load what was kept, start the upkeep; PortInUse."""
         udp = _bind(host, port)
+        self.own.leaving = False
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self.protocol, sock=udp)
         name = udp.getsockname()
         self.bound = Address(plain_host(name[0]), name[1])
@@ -93,16 +94,26 @@ class Engine:
 
     async def close(self) -> None:
         """End all tasks, save, let the port go; raises what broke the node, if something did."""
-        task, self._task = self._task, None
+        task = self._task
         if task is None:
             return
+        self.own.leaving = True
         task.cancel()
         await asyncio.wait([task])
-        self.upkeep.flush()
-        self.protocol.transport.close()
-        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        self._task = None
+        try:
+            self.upkeep.flush()
+        finally:
+            self.protocol.transport.close()
+            await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+        _raise_failure(task)
+
+    async def watch(self) -> None:
+        """Wait until the node ends, and raise what broke it."""
+        if self._task is not None:
+            task = self._task
+            await asyncio.wait([task])
+            _raise_failure(task)
 
     async def bootstrap(self, nodes: Sequence[BootstrapNode]) -> int:
         """Join, now and, while alone, again later."""
@@ -247,7 +258,11 @@ class Engine:
         if self._group is None or self._task is None or self._task.done():
             work.close()
             raise NotListening
-        return self._group.create_task(work)
+        try:
+            return self._group.create_task(work)
+        except RuntimeError:  # the group is ending
+            work.close()
+            raise NotListening from None
 
     async def _bootstrap(self) -> int:
         return await self.membership.bootstrap(self._bootstrap_nodes, self._remembered)
@@ -268,6 +283,15 @@ class Engine:
         if is_off != self._clock_told and self.on_clock is not None:
             self.on_clock(self.clock_watch.offset_ms)
         self._clock_told = is_off
+
+
+def _raise_failure(task: asyncio.Task[None]) -> None:
+    """Raise what ended a node's tasks, unless it was closed."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, BaseExceptionGroup):
+        _, error = error.split(NotListening)
+    if error is not None:
+        raise error
 
 
 def _bind(host: str, port: int) -> socket.socket:

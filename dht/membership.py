@@ -28,7 +28,9 @@ from identity.network import BootstrapNode
 CLIENTS_MAX = 256
 GREETED_MAX = 4_096
 OBSERVED_MAX = 64
-CHECKS_MAX = 64
+CHECKS_MAX = 128
+CHECKED_DEPARTED_MAX = 32
+"""Departed contacts that a check of all pings again."""
 FAREWELLS_MAX = 256
 FAREWELL_S = 10.0
 """How long the last requests of a peer that said farewell do not count as its return."""
@@ -92,12 +94,12 @@ class Membership:
         admission = self._table.proven(contact, now)
         if contact.client:
             self._remember_client(contact, now)
-        if admission is Admission.ADMITTED:
+        moved = admission is Admission.MOVED
+        if admission is Admission.ADMITTED or (known is not None and (was_quiet or moved)):
             self.newcomers[proven.peer_id] = candidate_of(contact)
             self.on_newcomer()
         if was_alone and len(self._table) > 0:
             self.on_first_contact()
-        moved = admission is Admission.MOVED
         greeted = (proven.peer_id, proven.address) in self._greeted
         if self.on_contact is not None and (was_quiet or moved or greeted):
             self.on_contact(proven.peer_id, proven.address)
@@ -328,7 +330,8 @@ class Membership:
         return common[0][0] if common and common[0][1] >= 2 else None
 
     def _everybody(self) -> Iterable[Contact]:
-        return (*self._table.contacts(), *self._clients.values(), *self._table.departed())
+        departed = self._table.departed()[-CHECKED_DEPARTED_MAX:]
+        return (*self._table.contacts(), *self._clients.values(), *departed)
 
     def _remember_client(self, contact: Contact, now: float) -> None:
         contact.answered(now)

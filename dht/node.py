@@ -152,6 +152,10 @@ class DhtNode:
         if engine is not None:
             await engine.close()
 
+    async def watch(self) -> None:
+        """Wait until the node ends; raise what broke it (a failing persistence, a bug)."""
+        await self._engine.watch()
+
     # Publishing
 
     async def publish(

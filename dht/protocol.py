@@ -127,6 +127,8 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
             self.drops[f"hello-{error.reason}"] += 1
         except Dropped as error:
             self.drops[error.reason] += 1
+        except NotListening:
+            self.drops["closing"] += 1
 
     # Our side
 

@@ -134,16 +134,17 @@ class Publisher:
         return len(drafts)
 
     async def hand_over(self, candidate: Candidate, records: Sequence[Record]) -> Receipt | None:
-        """Store others' records on one peer (replication or a farewell); None when it fails."""
-        bulk = self._is_long(records)
-        receipts = [
-            await self._store_batch(candidate, batch, bulk=bulk)
-            for batch in self._batches(records, bulk=bulk)
-        ]
-        got = [receipt for receipt in receipts if receipt is not None]
-        if not got:
-            return None
-        return Receipt(got[0].storer_id, tuple(each for one in got for each in one.stored))
+        """Store records on one peer, long sets over gRPC where that works; None when it fails.
+
+        The receipt may end early, where the peer stopped answering.
+        """
+        batches = self._batches(records, bulk=self._is_long(records))
+        if self._is_long(records):
+            receipts = await self._store_each(candidate, batches, bulk=True)
+            if receipts:
+                return _joined(receipts)
+            batches = self._batches(records, bulk=False)
+        return _joined(await self._store_each(candidate, batches, bulk=False))
 
     async def _send(self, drafts: Sequence[Draft]) -> list[_Outcome]:
         if not drafts:
@@ -206,22 +207,29 @@ class Publisher:
         return stored.verdict is Verdict.OK
 
     async def _send_to(self, candidate: Candidate, outcomes: Sequence[_Outcome]) -> None:
-        by_record = {encode_record(each.record): each for each in outcomes}
-        records = [each.record for each in outcomes]
-        bulk = self._is_long(records)
-        for batch in self._batches(records, bulk=bulk):
+        receipt = await self.hand_over(candidate, [each.record for each in outcomes])
+        if receipt is None:
+            return
+        for outcome, stored in zip(outcomes, receipt.stored, strict=False):
+            self._drops[f"ack-{stored.verdict.name.lower()}"] += 1
+            if stored.verdict is Verdict.OK:
+                outcome.storers.add(receipt.storer_id)
+            elif stored.verdict is Verdict.STALE and stored.sequence is not None:
+                self._schedule.stale(
+                    outcome.draft.draft_id, stored.sequence, now_ms=self._wall_ms()
+                )
+
+    async def _store_each(
+        self, candidate: Candidate, batches: Sequence[Sequence[Record]], *, bulk: bool
+    ) -> list[Receipt]:
+        """Store batch after batch until one fails."""
+        receipts: list[Receipt] = []
+        for batch in batches:
             receipt = await self._store_batch(candidate, batch, bulk=bulk)
             if receipt is None:
-                return
-            for record, stored in zip(batch, receipt.stored, strict=True):
-                outcome = by_record[encode_record(record)]
-                self._drops[f"ack-{stored.verdict.name.lower()}"] += 1
-                if stored.verdict is Verdict.OK:
-                    outcome.storers.add(receipt.storer_id)
-                elif stored.verdict is Verdict.STALE and stored.sequence is not None:
-                    self._schedule.stale(
-                        outcome.draft.draft_id, stored.sequence, now_ms=self._wall_ms()
-                    )
+                break
+            receipts.append(receipt)
+        return receipts
 
     async def _store_batch(
         self, candidate: Candidate, batch: Sequence[Record], *, bulk: bool = False
@@ -256,3 +264,10 @@ class Publisher:
 
     def _report(self, outcome: _Outcome) -> None:
         self._schedule.stored(outcome.draft.draft_id, len(outcome.storers), now_ms=self._wall_ms())
+
+
+def _joined(receipts: Sequence[Receipt]) -> Receipt | None:
+    if not receipts:
+        return None
+    stored = tuple(each for receipt in receipts for each in receipt.stored)
+    return Receipt(receipts[0].storer_id, stored)

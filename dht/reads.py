@@ -15,7 +15,7 @@ from dht.calling import Caller
 from dht.collecting import Collector, Hit
 from dht.config import DhtConfig
 from dht.contacts import Contact
-from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer
+from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer, NotListening
 from dht.hints import unpack_contact
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, Wait
 from dht.records import Kind, encode_record
@@ -107,6 +107,8 @@ class Reader:
         async def run() -> None:
             try:
                 await self._read(collector, key, kinds, words)
+            except NotListening:
+                self._drops["read-closed"] += 1
             finally:
                 hits.put_nowait(None)
 

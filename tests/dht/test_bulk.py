@@ -99,3 +99,14 @@ async def test_malformed_bulk_requests_are_refused():
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await store(bad_store.SerializeToString())
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_long_batch_goes_in_datagrams_where_grpc_cannot_be_reached():
+    async with two_nodes_with_grpc() as nodes:
+
+        async def unreachable(peer_id, addresses):
+            raise NoAnswer
+
+        nodes[1].use_grpc(unreachable)
+        report = await nodes[1].publish(words(30))
+        assert report.stored_on == (1,) * 30

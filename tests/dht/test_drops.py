@@ -288,7 +288,7 @@ async def test_forged_acknowledgement_is_not_counted(lie):
 
         desk.acknowledge = lying
         report = await nodes[1].publish(file_payloads())
-        assert set(report.stored_on) == {1}
+        assert set(report.stored_on) == {1}, (report, nodes[0].counters(), nodes[1].counters())
 
 
 async def test_answer_from_another_address_is_not_believed():

@@ -265,6 +265,20 @@ async def test_restarted_peer_is_noticed_on_its_new_address():
         assert contact.address.port == ports[1]
 
 
+async def test_peer_restarted_at_the_same_address_before_anybody_noticed_is_told():
+    async with nodes_of(1) as [host]:
+        identity = Identity.generate()
+        proofs: list[bytes] = []
+        host.on_contact = lambda peer_id, _: proofs.append(peer_id)
+        port = 0
+        for starts in (1, 2):
+            node = make_node(identity=identity)
+            port = await node.listen("127.0.0.1", port)
+            await node.bootstrap(entry(host))
+            await until(lambda: len(proofs) == starts)  # noqa: B023
+            await node.close()
+
+
 async def test_client_reads_and_publishes_but_is_in_no_table_and_stores_nothing():
     async with nodes_of(2) as nodes:
         client = make_node(config=DhtConfig(client=True, handoff_s=0.02))
@@ -372,12 +386,109 @@ class Lossy:
     """A transport with another way to send."""
 
     def __init__(self, inner, send):
-        self._inner = inner
+        self.inner = inner
         self.sendto = send
 
     def is_closing(self):
-        return self._inner.is_closing()
+        return self.inner.is_closing()
 
 
 def test_default_configuration_is_the_tested_one_but_for_its_timers():
     assert CONFIG.lookup == DhtConfig().lookup
+
+
+@pytest.mark.parametrize("network", [OPEN, PRIVATE], ids=["open", "private"])
+async def test_no_datagram_of_ours_is_larger_than_1200_bytes(network):
+    sizes: list[int] = []
+    async with nodes_of(12, network) as nodes:
+        for node in nodes:
+            node.advertise(
+                [Address(f"2001:db8:aaaa:bbbb:cccc:dddd:eeee:{n:x}", 65_535) for n in range(4)]
+            )
+            protocol = node.engine.protocol
+            protocol.transport = Lossy(protocol.transport, spying_send(protocol.transport, sizes))
+        names = [f"{number} " + "word" * 60 for number in range(4)]
+        for name in names:
+            await nodes[1].publish(file_payloads(name))
+            # Whoever lost its sessions says hello again, with a full batch in its hands.
+            nodes[1].engine.caller._sessions.clear()
+        for node in nodes[::3]:
+            assert len(await node.find_name(names[0])) == 1
+        for node in nodes:
+            node.engine.protocol.transport = node.engine.protocol.transport.inner
+    assert max(sizes) == 1_200
+
+
+def spying_send(transport, sizes):
+    def send(data, address):
+        sizes.append(len(data))
+        transport.sendto(data, address)
+
+    return send
+
+
+async def test_publish_after_the_token_secret_changed_is_still_acknowledged():
+    async with nodes_of(2) as nodes:
+        await nodes[1].publish(file_payloads())
+        nodes[0].engine.protocol._handler._tokens._secret = b"another secret of 32 bytes......"
+        report = await nodes[1].publish(file_payloads("other.txt"))
+        assert report.stored_on_min == 1
+
+
+async def test_failing_persistence_is_told_to_whoever_watches():
+    class Broken(MemoryPersistence):
+        def save_schedule(self, saved, deleted):
+            raise OSError("disk full")
+
+    node = make_node(persistence=Broken())
+    await node.listen("127.0.0.1", 0)
+    await node.publish(file_payloads())
+    with pytest.raises(BaseExceptionGroup, match="unhandled errors"):
+        await node.watch()
+    with pytest.raises(BaseExceptionGroup):
+        await node.close()
+
+
+async def test_returned_peer_is_handed_what_was_published_while_it_was_away():
+    identity = Identity.generate()
+    async with nodes_of(2) as nodes:
+        away = make_node(identity=identity)
+        port = await away.listen("127.0.0.1", 0)
+        await away.bootstrap(entry(nodes[0]))
+        await until(lambda: all(len(node.engine.table) == 2 for node in nodes))
+        await away.close()
+        await nodes[0].check([identity.peer_id], timeout_s=0.1)
+        await nodes[1].publish(file_payloads())
+        back = make_node(identity=identity)
+        await back.listen("127.0.0.1", port)
+        try:
+            await back.bootstrap(entry(nodes[0]))
+            await until(lambda: len(back.store) == len(file_payloads()))
+        finally:
+            await back.close()
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+async def test_nodes_meet_over_ipv6_and_over_both_families(host):
+    first, second = make_node(), make_node()
+    target = "::1" if host == "::1" else "127.0.0.1"
+    await first.listen(host, 0)
+    try:
+        await second.listen(target, 0)
+        await second.bootstrap([BootstrapNode(Address(target, first.bound.port))])
+        report = await second.publish(file_payloads())
+        assert report.stored_on_min == 1
+        assert len(await first.find_name(NAME)) == 1
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_hello_at_the_same_time_costs_a_publish_no_acknowledgement():
+    async with nodes_of(2) as nodes:
+        for number in range(10):
+            report, _ = await asyncio.gather(
+                nodes[1].publish(file_payloads(f"{number}.txt")),
+                nodes[1].hello_address(address_of(nodes[0])),
+            )
+            assert report.stored_on_min == 1
