@@ -154,6 +154,10 @@ async def test_without_a_valid_token_no_reply_is_larger_than_its_request(size):
     async with nodes_of(12) as nodes:
         await nodes[1].publish(file_payloads())
         node = nodes[0]
+        # Our answer to a hello is now longer than the shortest hello.
+        node.advertise(
+            [Address(f"2001:db8:aaaa:bbbb:cccc:dddd:eeee:{n:x}", 65_535) for n in range(4)]
+        )
         key = next(iter(node.store.records())).key
         requests = [
             call(name, hello=hello, body=body, size=size)
