@@ -13,13 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peer.errors import DamagedDatabase
+from peer.errors import DamagedDatabase, DatabaseBusy, HomeFull
+from peer.failures import Failure, HomeUnusable
 
 BUSY_TIMEOUT_S = 5.0
+BUSY_PAUSE_S = 0.01
+APPLICATION_ID = 0x53484F41
+"""Stands in the file's header, so that another program's file is told from ours: "SHOA"."""
 
 # One entry a version, applied in order; never edited once released, only added to.
 MIGRATIONS: tuple[str, ...] = (
@@ -78,19 +83,22 @@ MIGRATIONS: tuple[str, ...] = (
 
 
 class Database:
-    """The one connection of a process to `shoal.db`; used from the event loop's thread."""
+    """The one connection of a process to `shoal.db`; used from the event loop's thread.
+
+    What SQLite cannot do is raised as the Failure that a person can act on: DamagedDatabase,
+    DatabaseBusy, HomeFull, HomeUnusable. A statement waits BUSY_TIMEOUT_S for another process.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, made when missing; raises DamagedDatabase with what to do."""
+        """Open the file, made when missing; another program's file is left as it is."""
         self.path = path
-        try:
+        with self._explaining():
             self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute("PRAGMA foreign_keys=ON")
-            self._migrate()
-        except sqlite3.DatabaseError as error:
-            raise DamagedDatabase(f"{path} cannot be used: {error}") from error
+        try:
+            self._open()
+        except BaseException:
+            self._connection.close()
+            raise
         with contextlib.suppress(OSError):
             path.chmod(0o600)
 
@@ -100,45 +108,115 @@ class Database:
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Return all rows of a query; the bounds stand in the query or the table's owner."""
-        return self._connection.execute(query, values).fetchall()
+        with self._explaining():
+            return self._connection.execute(query, values).fetchall()
 
     def run(self, statement: str, *values: object) -> int:
         """Run one statement in a transaction of its own; return how many rows it changed."""
-        return self._connection.execute(statement, values).rowcount
+        with self._explaining():
+            return self._connection.execute(statement, values).rowcount
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All statements inside land together or not at all."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        self.run("BEGIN IMMEDIATE")
         try:
             yield
+            self.run("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            # A full disk rolls back by itself; whatever else failed must not stay half done.
+            if self._connection.in_transaction:
+                self.run("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
     def durable(self) -> Iterator[None]:
         """A transaction that is on the disk when the block ends (synchronous=FULL)."""
-        self._connection.execute("PRAGMA synchronous=FULL")
+        self.run("PRAGMA synchronous=FULL")
         try:
             with self.transaction():
                 yield
         finally:
-            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self.run("PRAGMA synchronous=NORMAL")
 
-    def _migrate(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+    def _open(self) -> None:
+        self._require_ours()
+        self._use_write_ahead_log()
+        self.run("PRAGMA synchronous=NORMAL")
+        self.run("PRAGMA foreign_keys=ON")
+        self._migrate()
+
+    def _require_ours(self) -> None:
+        """Look before anything is written: a file that is not ours keeps its bytes."""
+        self.run("BEGIN")  # one snapshot: another process may be making the tables now
+        try:
+            application_id = self._number("PRAGMA application_id")
+            version = self._number("PRAGMA user_version")
+            tables = self._number("SELECT count(*) FROM sqlite_schema")
+        finally:
+            self.run("ROLLBACK")
+        if application_id != APPLICATION_ID and (application_id or version or tables):
+            raise DamagedDatabase(f"{self.path} belongs to another program")
         if version > len(MIGRATIONS):
             raise DamagedDatabase(
                 f"{self.path} was written by a newer shoal", hint="upgrade shoal, or use --home"
             )
-        if version == len(MIGRATIONS):
+
+    def _use_write_ahead_log(self) -> None:
+        """Of two processes that open a new file at once one is refused here without waiting."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self.run("PRAGMA journal_mode=WAL")
+            except DatabaseBusy:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(BUSY_PAUSE_S)
+            else:
+                return
+
+    def _migrate(self) -> None:
+        if self._number("PRAGMA user_version") == len(MIGRATIONS):
             return
         with self.transaction():
             # Read again under the lock: another process may have migrated meanwhile.
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            version = self._number("PRAGMA user_version")
             for script in MIGRATIONS[version:]:
                 for statement in filter(str.strip, script.split(";")):
-                    self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+                    self.run(statement)
+            self.run(f"PRAGMA application_id={APPLICATION_ID}")
+            self.run(f"PRAGMA user_version={len(MIGRATIONS)}")
+
+    def _number(self, query: str) -> int:
+        ((number,),) = self.rows(query)
+        return int(number)
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            failure = self._failure_of(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+    def _failure_of(self, error: sqlite3.DatabaseError) -> Failure | None:
+        """Say what to do about it; None for what can only be our own mistake."""
+        text = f"{self.path} cannot be used: {error}"
+        match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF:
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                return DamagedDatabase(text)
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return DatabaseBusy(text)
+            case sqlite3.SQLITE_FULL:
+                return HomeFull(text)
+            case (
+                sqlite3.SQLITE_CANTOPEN
+                | sqlite3.SQLITE_READONLY
+                | sqlite3.SQLITE_PERM
+                | sqlite3.SQLITE_IOERR
+            ):
+                return HomeUnusable(text)
+            case _:
+                return None

@@ -8,8 +8,22 @@ from peer.failures import ExitCode, Failure
 class DamagedDatabase(Failure):
     """The home's database cannot be used."""
 
-    hint = "move the file away: shares and pending deliveries are then put again, the key stays"
+    hint = "move it away and join again: key, inbox and outbox stay, files are put again"
     exit_code = ExitCode.USAGE
+
+
+class DatabaseBusy(Failure):
+    """Another process keeps the home's database busy."""
+
+    hint = "try again; if it lasts, see which other program has the file open"
+    exit_code = ExitCode.TIMED_OUT
+
+
+class HomeFull(Failure):
+    """The disk that the home is on is full."""
+
+    hint = "make room on it; nothing that was saved is lost"
+    exit_code = ExitCode.FULL
 
 
 class BadInput(Failure):
