@@ -4,7 +4,8 @@ Owns the handlers of `shoal.v1.Mailbox` over a `Spool`. Who calls is known from 
 this module decides who may do what. It knows neither the DHT nor how hosts are found: it reports
 what it holds through callbacks.
 
-Every peer answers Nudge and Return; the rest answers UNIMPLEMENTED unless `keeps_mail`.
+Only a peer that `keeps_mail` takes deposits; the others answer UNIMPLEMENTED. The rest is answered
+by every peer: one that sent a letter, or kept mail until lately, hands out what lies in its spool.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ class MailboxConfig:
     """How a peer keeps mail for others."""
 
     keeps_mail: bool = True
-    """Whether the mailbox is offered at all."""
+    """Whether deposits for others are taken."""
     lifetime_max_ms: int = 30 * 24 * 3600 * 1000
     """Deliveries that want to stay longer are refused."""
     streams_max: int = 32
@@ -183,7 +184,7 @@ class MailboxService:
             raise Unavailable("the collection stood still for too long") from error
 
     async def _list(self, request: wire.ListRequest, context: _Context) -> wire.ListReply:
-        caller = self._caller_of_mail(context)
+        caller = self._caller_id(context)
         after = min(request.after, 2**63 - 1)
         rows = await self._spool.waiting(caller, after, LISTED_MAX + 1)
         return wire.ListReply(
@@ -201,7 +202,7 @@ class MailboxService:
         )
 
     async def _collect(self, request: wire.CollectRequest, context: _Context) -> None:
-        caller = self._caller_of_mail(context)
+        caller = self._caller_id(context)
         await self._row_of_recipient(request.delivery_id, caller)
         manifest = await self._spool.manifest(request.delivery_id)
         if manifest is None:
@@ -216,7 +217,7 @@ class MailboxService:
                     await self._write(context, wire.CollectReply(frame=frame))
 
     async def _settle(self, request: wire.SettleRequest, context: _Context) -> wire.SettleReply:
-        caller = self._caller_of_mail(context)
+        caller = self._caller_id(context)
         await self._row_of_recipient(request.delivery_id, caller)
         if request.receipt:
             await self._spool.settle(request.delivery_id, request.receipt)
@@ -227,20 +228,20 @@ class MailboxService:
     async def _receipts(
         self, request: wire.ReceiptsRequest, context: _Context
     ) -> wire.ReceiptsReply:
-        caller = self._caller_of_mail(context)
+        caller = self._caller_id(context)
         if len(request.delivery_ids) > IDS_MAX:
             raise TooLarge("too many delivery ids in one call")
         return wire.ReceiptsReply(receipts=await self._spool.receipts(caller, request.delivery_ids))
 
     async def _cancel(self, request: wire.CancelRequest, context: _Context) -> wire.CancelReply:
-        caller = self._caller_of_mail(context)
+        caller = self._caller_id(context)
         row = await self._spool.row(request.delivery_id)
         if row is None or row.sender != caller:  # others are not told whether it is here
             raise UnknownDelivery
         return wire.CancelReply(cancelled=await self._spool.drop(request.delivery_id))
 
     async def _usage(self, _request: wire.UsageRequest, context: _Context) -> wire.UsageReply:
-        usage = await self._spool.usage(self._caller_of_mail(context))
+        usage = await self._spool.usage(self._caller_id(context))
         return wire.UsageReply(
             deliveries=usage.deliveries, bytes=usage.bytes, limit_bytes=usage.limit_bytes
         )

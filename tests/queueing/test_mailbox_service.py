@@ -193,15 +193,22 @@ async def test_many_deliveries_come_page_by_page(served: Served) -> None:
     assert (await client.usage(served.host)).deliveries == 103
 
 
-async def test_a_peer_that_keeps_no_mail_still_hears_of_its_own(tmp_path: Path) -> None:
+async def test_a_peer_that_keeps_no_mail_takes_none_and_hands_out_its_own(
+    tmp_path: Path,
+) -> None:
     async with AsyncExitStack() as closing:
         served = await _serve(tmp_path / "host", closing, MailboxConfig(keeps_mail=False))
         with pytest.raises(NoMailbox):
             await _deposit(served)
-        with pytest.raises(NoMailbox):
-            await served.client(BOB).waiting(served.host)
+        manifest, source = _sealed(sender=HOST)
+        await served.spool.deposit(manifest, source)
+        bob = served.client(BOB)
+        (listed,) = await bob.waiting(served.host)
+        assert listed.delivery_id == manifest.delivery_id
+        await bob.settle(served.host, manifest.delivery_id, receipt_for(BOB, manifest))
+        assert await bob.waiting(served.host) == []
         await served.client(EVE).nudge(served.host)
-        assert await served.client(BOB).return_receipt(served.host, b"receipt")
+        assert await bob.return_receipt(served.host, b"receipt")
         assert (served.nudges, served.returned) == ([EVE.peer_id], [b"receipt"])
 
 
