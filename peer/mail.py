@@ -174,7 +174,7 @@ class Mail:
             caller_id,
             MailboxHooks(
                 accepts=self._accepts,
-                on_held=self._on_held,
+                on_held=self.lies_here,
                 on_nudge=self._on_nudge,
                 on_receipt=self.courier.take_receipt,
             ),
@@ -185,12 +185,19 @@ class Mail:
         )
 
     async def run(self) -> None:
-        """Publish what is held for others, then carry mail until cancelled."""
-        if self.keeps_mail:
-            for recipient, expires_ms in (await self._spool.recipients()).items():
-                if recipient != self._core.identity.peer_id:
-                    self._on_held(recipient, expires_ms)
+        """Publish what lies here for others, then carry mail until cancelled."""
+        for recipient, expires_ms in (await self._spool.recipients()).items():
+            if recipient != self._core.identity.peer_id:
+                self.lies_here(recipient, expires_ms)
         await self.courier.run()
+
+    def lies_here(self, recipient: bytes, expires_ms: int) -> None:
+        """Let a recipient know that mail lies here for it: by a `mail` record, and at once.
+
+        A sender's own letters too: the recipient finds the sender on rejoin, whoever else has it.
+        """
+        self._background.start(self._announce(recipient, expires_ms))
+        self._background.start(self._nudge(recipient))
 
     def on_contact(self, peer_id: bytes) -> None:
         """A peer proved itself: tell it of mail that waits here, and try mail of ours again."""
@@ -236,10 +243,6 @@ class Mail:
         if recipient == self._core.identity.peer_id:
             return self._acceptance.refusal(sender) is None
         return True
-
-    def _on_held(self, recipient: bytes, expires_ms: int) -> None:
-        self._background.start(self._announce(recipient, expires_ms))
-        self._background.start(self._nudge(recipient))
 
     def _on_nudge(self, host_id: bytes) -> None:
         self._hosts.nudged(host_id)

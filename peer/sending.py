@@ -40,6 +40,8 @@ from transfer.push import PushOffer, push_file
 
 DELIVERY_PREFIX_MIN = 8
 CONNECT_TIMEOUT_S = 4.0
+EXPIRY_MARGIN_S = 0.05
+OUTBOX_POLL_S = 2.0
 DIRECT = "direct"
 
 
@@ -82,7 +84,7 @@ class Sending:
         if row is None:
             row = await self._leave(letter, reporter, via)
         if wait:
-            row = await self._mail.courier.wait_until_ended(row.delivery_id)
+            row = await self._ended(row)
         await reporter.result(sent_view(row))
         _raise_unless_good(row)
 
@@ -114,6 +116,17 @@ class Sending:
             secrets.token_bytes(16),
             self._core.dht.now_ms() + life_ms,
         )
+
+    async def _ended(self, row: OutboxRow) -> OutboxRow:
+        """Wait for the receipt; the expiry is noticed when it comes, not at the next pass."""
+        courier = self._mail.courier
+        left_s = (row.expires_ms - self._core.dht.now_ms()) / 1000
+        try:
+            async with asyncio.timeout(max(left_s, 0.0) + EXPIRY_MARGIN_S):
+                return await courier.wait_until_ended(row.delivery_id)
+        except TimeoutError:
+            await courier.expire()
+            return await courier.wait_until_ended(row.delivery_id)
 
     # Straight to the recipient
 
@@ -182,6 +195,7 @@ class Sending:
                 expires_ms=letter.expires_ms,
                 seal_id=letter.seal_id,
             )
+        self._mail.lies_here(letter.recipient, letter.expires_ms)
         if sent.row.state is State.SPOOLED:
             await self._explain_spooled(sent, reporter, via)
         return sent.row
@@ -233,6 +247,7 @@ class Sending:
     async def outbox(self) -> list[OutboxView]:
         """Return the deliveries of this peer, after asking for receipts."""
         await self._poll_briefly()
+        await self._mail.courier.expire()
         return [
             OutboxView(
                 delivery_id=row.delivery_id.hex(),
@@ -247,7 +262,7 @@ class Sending:
 
     async def _poll_briefly(self) -> None:
         try:
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(OUTBOX_POLL_S):
                 await self._mail.courier.poll_receipts()
         except TimeoutError:
             return
