@@ -153,8 +153,12 @@ class Database:
             application_id = self._number("PRAGMA application_id")
             version = self._number("PRAGMA user_version")
             tables = self._number("SELECT count(*) FROM sqlite_schema")
+        except sqlite3.DatabaseError as error:  # no query of ours is wrong: the file is
+            raise DamagedDatabase(f"{self.path} cannot be used: {error}") from error
         finally:
             self.run("ROLLBACK")
+        if application_id == APPLICATION_ID and version < 1:
+            raise DamagedDatabase(f"{self.path} cannot be used: it lost its version")
         if application_id != APPLICATION_ID and (application_id or version or tables):
             raise DamagedDatabase(f"{self.path} belongs to another program")
         if version > len(MIGRATIONS):
@@ -195,16 +199,19 @@ class Database:
     def _explaining(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             failure = self._failure_of(error)
             if failure is None:
                 raise
             raise failure from error
 
-    def _failure_of(self, error: sqlite3.DatabaseError) -> Failure | None:
+    def _failure_of(self, error: sqlite3.DatabaseError | UnicodeDecodeError) -> Failure | None:
         """Say what to do about it; None for what can only be our own mistake."""
         text = f"{self.path} cannot be used: {error}"
-        match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF:
+        # Text that is no UTF-8, in a column or in SQLite's own message, comes without a code.
+        no_text = isinstance(error, sqlite3.OperationalError | UnicodeDecodeError)
+        uncoded = sqlite3.SQLITE_CORRUPT if no_text else sqlite3.SQLITE_MISUSE
+        match getattr(error, "sqlite_errorcode", uncoded) & 0xFF:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return DamagedDatabase(text)
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

@@ -136,6 +136,27 @@ def test_folder_in_its_place_or_no_folder_at_all_is_a_clear_error(tmp_path: Path
         assert caught.value.exit_code is ExitCode.USAGE
 
 
+def test_damaged_text_and_damaged_schema_are_damage_too(path: Path) -> None:
+    database = Database(path)
+    database.run("INSERT INTO listed VALUES (x'01', CAST(x'80ff' AS TEXT), 1, 1)")
+    with pytest.raises(DamagedDatabase):
+        database.rows("SELECT name FROM listed")
+    database.close()
+    data = bytearray(path.read_bytes())
+    data[44:48] = b"\0\0\0\5"  # the schema format number: one that SQLite does not know
+    path.write_bytes(data)
+    with pytest.raises(DamagedDatabase, match="unsupported file format"):
+        Database(path)
+
+
+def test_header_without_version_is_damage(path: Path) -> None:
+    Database(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as plain:
+        plain.execute("PRAGMA user_version=0")
+    with pytest.raises(DamagedDatabase, match="version"):
+        Database(path)
+
+
 @given(junk=st.binary(min_size=1, max_size=300), at=st.integers(0, 30_000))
 def test_any_damage_is_a_clear_error_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, junk: bytes, at: int
