@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -49,10 +51,11 @@ def run_shoal(
     stdin: str | None = None,
     extra: Mapping[str, str] | None = None,
     timeout_s: float = COMMAND_TIMEOUT_S,
+    cli: Path = CLI,
 ) -> Completed:
     """Run one command to its end in a folder, with that folder's home."""
     done = subprocess.run(
-        [sys.executable, str(CLI), *arguments],
+        [sys.executable, str(cli), *arguments],
         cwd=folder,
         env=environment(folder, extra),
         input=(stdin or "").encode(),
@@ -79,10 +82,36 @@ def seed_of(network: Path) -> str:
     return f"{node['host']}:{node['port']}"
 
 
+@contextlib.contextmanager
+def peers_in(folder: Path, *names: str, cli: Path = CLI) -> Iterator[list[PeerProcess]]:
+    """Peers that are not started yet; what still runs in the end is killed: that is quick."""
+    peers = [PeerProcess(folder, name, cli=cli) for name in names]
+    try:
+        yield peers
+    finally:
+        for peer in peers:
+            if peer.is_started:
+                peer.kill()
+
+
+@contextlib.contextmanager
+def joined(folder: Path, *names: str, is_open: bool = False) -> Iterator[list[PeerProcess]]:
+    """A network of running peers; the first is the bootstrap node, `network.json` its file."""
+    network = private_network(folder, is_open=is_open)
+    with peers_in(folder, *names) as peers:
+        peers[0].join(network=network, listen=seed_of(network))
+        for peer in peers[1:]:
+            peer.start(network=network)
+        for peer in peers[1:]:
+            peer.wait_ready()
+        yield peers
+
+
 class PeerProcess:
     """A running peer; a context manager that ends what it started, whatever happens."""
 
-    def __init__(self, folder: Path, name: str = "peer") -> None:
+    def __init__(self, folder: Path, name: str = "peer", *, cli: Path = CLI) -> None:
+        self.cli = cli
         self.folder = folder / name
         self.folder.mkdir(exist_ok=True)
         self.home = self.folder / "home"
@@ -97,24 +126,31 @@ class PeerProcess:
         self,
         *arguments: str,
         network: Path | None = None,
-        listen: str = "127.0.0.1:0",
+        listen: str | None = "127.0.0.1:0",
         extra: Mapping[str, str] | None = None,
+        stdin: str | None = None,
     ) -> PeerProcess:
         """Begin to join and return at once."""
         assert self._process is None, "it runs already"
         self._extra = dict(extra or {})
-        words = ["join", "--no-table", "--name", self.name, "--listen", listen]
+        words = ["join", "--no-table", "--name", self.name]
+        if listen is not None:
+            words += ["--listen", listen]
         if network is not None:
             words += ["--network", str(network)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(CLI), *words, *arguments],
+                [sys.executable, str(self.cli), *words, *arguments],
                 cwd=self.folder,
                 env=environment(self.folder, self._extra),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
+        if stdin is not None:
+            assert self._process.stdin is not None
+            with self._process.stdin as stream:
+                stream.write(stdin.encode())
         self._lines = Queue()
         reader = threading.Thread(target=_pump, args=(self._process, self._lines), daemon=True)
         reader.start()
@@ -135,11 +171,18 @@ class PeerProcess:
         self,
         *arguments: str,
         network: Path | None = None,
-        listen: str = "127.0.0.1:0",
+        listen: str | None = "127.0.0.1:0",
         extra: Mapping[str, str] | None = None,
+        stdin: str | None = None,
     ) -> PeerProcess:
         """Join and wait until ready."""
-        return self.start(*arguments, network=network, listen=listen, extra=extra).wait_ready()
+        started = self.start(*arguments, network=network, listen=listen, extra=extra, stdin=stdin)
+        return started.wait_ready()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started and is not yet known to have ended."""
+        return self._process is not None
 
     @property
     def pid(self) -> int:
@@ -159,7 +202,7 @@ class PeerProcess:
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> Completed:
         """Run a command against this peer, in its folder."""
-        return run_shoal(self.folder, *arguments, stdin=stdin, timeout_s=timeout_s)
+        return run_shoal(self.folder, *arguments, stdin=stdin, timeout_s=timeout_s, cli=self.cli)
 
     def json(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> list[dict[str, Any]]:
         """Run a command that must succeed, and return its JSON objects."""
@@ -189,10 +232,14 @@ class PeerProcess:
         self._process = None
         return code
 
+    def signal(self, number: int) -> None:
+        """Send a signal and return at once."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def terminate(self, timeout_s: float = END_TIMEOUT_S) -> int:
         """Ask for a clean leave with SIGTERM, and wait for it."""
-        assert self._process is not None
-        self._process.terminate()
+        self.signal(signal.SIGTERM)
         return self.wait_end(timeout_s)
 
     def kill(self) -> None:
@@ -207,7 +254,8 @@ class PeerProcess:
     def __exit__(self, *_: object) -> None:
         if self._process is None:
             return
-        self._process.terminate()
+        self.signal(signal.SIGCONT)  # a stopped one would not hear the next
+        self.signal(signal.SIGTERM)
         try:
             self.wait_end()
         except subprocess.TimeoutExpired:
