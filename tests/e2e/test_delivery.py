@@ -177,9 +177,7 @@ def test_bad_input_ends_with_its_code_and_sends_nothing(
 ) -> None:
     source = write_file(tmp_path, "fine.txt", 10)
     before = len(village.ada.json("outbox")), inbox_files(village.bob)
-    words = [
-        word.format(source=source, folder=tmp_path, self=village.ada.id) for word in arguments
-    ]
+    words = [word.format(source=source, folder=tmp_path, self=village.ada.id) for word in arguments]
     done = village.ada.run("put", *words)
     assert done.code == code, done.stderr
     assert done.stdout == ""
