@@ -4,6 +4,8 @@ Owns the calls and their meaning: listen, join, publish, withdraw, find. Must no
 gRPC listeners, transfers or mail; how it is done is `dht.engine`'s and its parts'.
 """
 
+import asyncio
+import contextlib
 import os
 import random
 import time
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 FAREWELLS_MAX = 64
+FAREWELL_TIMEOUT_S = 0.75
 """Contacts that hear that we leave."""
 
 
@@ -197,7 +200,10 @@ class DhtNode:
         if farewell is not None:
             contacts = self._engine.table.closest(self.peer_id, FAREWELLS_MAX)
             hearers = [candidate_of(each) for each in contacts]
-            await self._engine.publisher.tell(farewell, hearers)
+            # What is sent need not be acknowledged: a dead contact must not hold us up.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_TIMEOUT_S):
+                    await self._engine.publisher.tell(farewell, hearers)
         return report
 
     # Reading

@@ -25,12 +25,12 @@ Bind = Callable[[str, int], Awaitable[int]]
 async def bind_one_port(
     listen: Address | None,
     *,
-    bind_tcp: Bind,
-    bind_udp: Bind,
-    unbind_tcp: Callable[[], Awaitable[None]],
+    bind_first: Bind,
+    unbind_first: Callable[[], Awaitable[None]],
+    bind_second: Bind,
     in_use: tuple[type[ShoalError], ...],
 ) -> int:
-    """Bind TCP and UDP to one number and return it.
+    """Bind two sockets, UDP and TCP, to one number and return it.
 
     An address that was asked for is taken or refused (port in use); the default is the first
     free port from 4100 on; port 0 takes any that is free for both.
@@ -44,25 +44,25 @@ async def bind_one_port(
         candidates = list(range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED_MAX))
     for candidate in candidates[:-1]:
         try:
-            return await _bind_both(host, candidate, bind_tcp, bind_udp, unbind_tcp, in_use)
+            return await _bind_both(host, candidate, bind_first, unbind_first, bind_second, in_use)
         except in_use:
             continue
-    return await _bind_both(host, candidates[-1], bind_tcp, bind_udp, unbind_tcp, in_use)
+    return await _bind_both(host, candidates[-1], bind_first, unbind_first, bind_second, in_use)
 
 
 async def _bind_both(
     host: str,
     port: int,
-    bind_tcp: Bind,
-    bind_udp: Bind,
-    unbind_tcp: Callable[[], Awaitable[None]],
+    bind_first: Bind,
+    unbind_first: Callable[[], Awaitable[None]],
+    bind_second: Bind,
     in_use: tuple[type[ShoalError], ...],
 ) -> int:
-    bound = await bind_tcp(host, port)
+    bound = await bind_first(host, port)
     try:
-        return await bind_udp(host, bound)
+        return await bind_second(host, bound)
     except in_use:
-        await unbind_tcp()
+        await unbind_first()
         raise
 
 

@@ -28,6 +28,7 @@ from peer.memory import DhtMemory
 from rpc.channels import ChannelPool
 
 HELLO_TIMEOUT_S = 1.5
+AWAY_HELLO_TIMEOUT_S = 0.5
 CONNECT_TIMEOUT_S = 5.0
 HINTS_MAX = 8
 
@@ -76,6 +77,8 @@ class Core:
         database: Database,
         dht: DhtNode,
     ) -> Core:
+        channels = ChannelPool(tls, file.network)
+        dht.use_grpc(channels.connect)
         return cls(
             home=home,
             config=config,
@@ -86,7 +89,7 @@ class Core:
             catalog=Catalog(database),
             contacts=Contacts(database),
             dht=dht,
-            channels=ChannelPool(tls, file.network),
+            channels=channels,
         )
 
     async def close(self) -> None:
@@ -113,7 +116,10 @@ class Core:
         if not found:
             published = await self.dht.find_peer(peer_id)
             if published is not None:
-                found = await self._greet(peer_id, published.payload.addresses, tried)
+                # A peer that took its leave may be back, but is not worth a long wait.
+                is_away = published.payload.here_until_ms <= self.dht.now_ms()
+                timeout_s = AWAY_HELLO_TIMEOUT_S if is_away else HELLO_TIMEOUT_S
+                found = await self._greet(peer_id, published.payload.addresses, tried, timeout_s)
         return found
 
     async def connect(
@@ -135,7 +141,11 @@ class Core:
         )
 
     async def _greet(
-        self, peer_id: bytes, hints: Sequence[Address], tried: set[Address]
+        self,
+        peer_id: bytes,
+        hints: Sequence[Address],
+        tried: set[Address],
+        timeout_s: float = HELLO_TIMEOUT_S,
     ) -> tuple[Address, ...]:
         fresh = [hint for hint in dict.fromkeys(hints) if hint not in tried][:HINTS_MAX]
         tried.update(fresh)
@@ -143,7 +153,7 @@ class Core:
             return ()
 
         async def greet(address: Address) -> Address | None:
-            contact = await self.dht.hello_address(address, timeout_s=HELLO_TIMEOUT_S)
+            contact = await self.dht.hello_address(address, timeout_s=timeout_s)
             return address if contact is not None and contact.peer_id == peer_id else None
 
         greetings = [asyncio.ensure_future(greet(address)) for address in fresh]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dht.errors import PortInUse as UdpPortInUse
+from dht.node import bulk_handler
 from dht.records import NICKNAME_BYTES_MAX, Payload, PeerPayload
 from identity.address import Address
 from identity.errors import ShoalError
@@ -220,20 +221,16 @@ class Peer:
 
         async def bind_tcp(host: str, port: int) -> int:
             self._listener = RpcListener(core.tls, core.file.network)
-            for handler in handlers:
+            for handler in (*handlers, bulk_handler(core.dht)):
                 self._listener.add(handler)
             return await self._listener.start(host, port)
-
-        async def unbind_tcp() -> None:
-            if self._listener is not None:
-                await self._listener.stop(0)
 
         listen = self._options.listen
         port = await bind_one_port(
             listen,
-            bind_tcp=bind_tcp,
-            bind_udp=core.dht.listen,
-            unbind_tcp=unbind_tcp,
+            bind_first=core.dht.listen,
+            unbind_first=core.dht.close,
+            bind_second=bind_tcp,
             in_use=(TcpPortInUse, UdpPortInUse),
         )
         host = (listen or DEFAULT_LISTEN).host
@@ -288,6 +285,7 @@ class Peer:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._mail.run()),
+                group.create_task(self.core.dht.watch()),
                 group.create_task(self._offer_shares()),
                 group.create_task(self._refresh_own_record()),
                 group.create_task(self._refresh_presence()),
