@@ -55,18 +55,15 @@ def resolve_peer(
     known = list(known)
     published = dict.fromkeys(under_nickname)
     published.update(dict.fromkeys(peer.peer_id for peer in known if peer.nickname == text))
+    candidates = list(dict.fromkeys([*published, *_by_prefix(text, known, contacts)]))
     pin = contacts.pinned(text)
-    by_prefix = _by_prefix(text, known, contacts)
     if pin is not None:
+        others = [peer_id for peer_id in candidates if peer_id != pin.peer_id]
         # A contact that the person added stays what they said; only a pin of ours is in doubt.
-        others = (
-            [] if pin.may_send else [peer_id for peer_id in published if peer_id != pin.peer_id]
-        )
-        if others:
+        if others and not pin.may_send:
             raise _changed(text, pin.peer_id, others)
         return pin.peer_id
-    candidates = dict.fromkeys([*published, *by_prefix])
-    match list(candidates):
+    match candidates:
         case []:
             raise NotFound(
                 f"no peer is known as {text!r}",
@@ -92,7 +89,7 @@ def _by_prefix(text: str, known: list[Named], contacts: Contacts) -> list[bytes]
 
 def _changed(nickname: str, pinned: bytes, others: list[bytes]) -> Ambiguous:
     return Ambiguous(
-        f"{nickname!r} was {show_peer_id(pinned)} and is now also {_listed(others)}",
+        f"{nickname!r} was {show_peer_id(pinned)} and now also means {_listed(others)}",
         hint=f"if you trust one of them: `shoal contact add {nickname} ID`",
     )
 
