@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -389,8 +389,3 @@ def get_view(wanted: Wanted, result: DownloadResult) -> GetView:
         name=wanted.name,
         source_bytes={show_peer_id(p): count for p, count in result.by_holder.items()},
     )
-
-
-def names_of(known: Sequence[Named]) -> dict[bytes, str]:
-    """Return the last known nickname of each peer."""
-    return {peer.peer_id: peer.nickname for peer in known}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from dht.records import ContentPayload, NamePayload, Payload, Record, WordPayload
+from dht.records import NamePayload, Payload, Record
 from identity.address import Address
 
 HOLDERS_MAX = 64
@@ -35,7 +35,7 @@ class Offer:
 
 
 def offers_of(found: Iterable[tuple[Record, Payload]]) -> list[Offer]:
-    """Group `name` and `word` records into offers: most holders first, then by name and id.
+    """Group `name` records into offers: most holders first, then by name and id.
 
     A publisher counts once an offer, whatever it publishes. Sizes are claims: where holders
     differ, the size that most of them name wins (the manifest decides at the download).
@@ -43,18 +43,13 @@ def offers_of(found: Iterable[tuple[Record, Payload]]) -> list[Offer]:
     holders: dict[tuple[str, bytes], dict[bytes, tuple[Address, ...]]] = {}
     sizes: dict[tuple[str, bytes], list[int]] = {}
     for record, payload in found:
-        match payload:
-            case NamePayload(filename=name, content_id=content_id, size_bytes=size_bytes):
-                addresses = payload.addresses
-            case WordPayload(filename=name, content_id=content_id, size_bytes=size_bytes):
-                addresses = ()
-            case _:
-                continue
-        offer = (name, content_id)
+        if not isinstance(payload, NamePayload):
+            continue
+        offer = (payload.filename, payload.content_id)
         known = holders.setdefault(offer, {})
         if record.publisher not in known:
-            sizes.setdefault(offer, []).append(size_bytes)
-        known[record.publisher] = known.get(record.publisher) or addresses
+            sizes.setdefault(offer, []).append(payload.size_bytes)
+        known[record.publisher] = known.get(record.publisher) or payload.addresses
     offers = [
         Offer(
             name,
@@ -65,18 +60,6 @@ def offers_of(found: Iterable[tuple[Record, Payload]]) -> list[Offer]:
         for (name, content_id), known in holders.items()
     ]
     return sorted(offers, key=lambda offer: (-len(offer.holders), offer.name, offer.content_id))
-
-
-def holders_of(found: Iterable[tuple[Record, Payload]]) -> tuple[Holder, ...]:
-    """Return the publishers of `content` and `name` records, each once."""
-    known: dict[bytes, tuple[Address, ...]] = {}
-    for record, payload in found:
-        match payload:
-            case ContentPayload(addresses=addresses) | NamePayload(addresses=addresses):
-                known[record.publisher] = known.get(record.publisher) or addresses
-            case _:
-                continue
-    return _holders(known)
 
 
 def merge_holders(*groups: Sequence[Holder]) -> tuple[Holder, ...]:

@@ -31,7 +31,6 @@ class Choice:
 
     file: NetworkFile
     remember: bool
-    is_new: bool = False
 
 
 def choose_network(
@@ -65,7 +64,7 @@ def choose_network(
             hint="`shoal join INVITE` joins one, `shoal join` begins one",
         )
     network = Network(f"shoal-{os.urandom(4).hex()}", os.urandom(32))
-    return Choice(NetworkFile(network, ()), remember=True, is_new=True)
+    return Choice(NetworkFile(network, ()), remember=True)
 
 
 def invite_for(file: NetworkFile, me: BootstrapNode) -> str:
