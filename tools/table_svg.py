@@ -6,6 +6,7 @@ Usage: table_svg.py OUT
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def _peer(
     return PeerView(f"{prefix}{'a2b3c4d5' * 4}"[:32], name, address, state, last_seen, rtt_ms)
 
 
+def _without_web_fonts(svg: str) -> str:
+    """Take out the fonts that rich would load from elsewhere: the reader's own will do."""
+    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace(
+        "Fira Code, monospace", "monospace"
+    )
+
+
 def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
@@ -63,7 +71,7 @@ def main() -> int:
     console.print(table_of(sample(), wall_s=utc_seconds(_NOW)))
     # A fixed id, so that the same table is the same file.
     svg = console.export_svg(title="shoal join", unique_id="shoal-table")
-    Path(sys.argv[1]).write_text(svg)
+    Path(sys.argv[1]).write_text(_without_web_fonts(svg))
     return 0
 
 
