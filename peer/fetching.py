@@ -36,7 +36,7 @@ from transfer.session import Holder as TransferHolder
 
 SEARCH_LIMIT_MAX = 300
 NO_HOLDER_TIMEOUT_S = 30.0
-GIVE_UP_S = 8.0
+GIVE_UP_S = 5.0
 """Without --timeout, a get whose holders all failed asks the DHT again for this long."""
 ASK_AGAIN_MIN_S = 1.0
 ASK_AGAIN_MAX_S = 5.0
