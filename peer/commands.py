@@ -285,7 +285,7 @@ class Commands:
             )
         if published.stored_on == 0:
             await reporter.note(
-                "no other peer has the records yet, so nobody else can find the file",
+                "no other peer has the records yet",
                 hint="they are published as soon as another peer is there",
             )
         await reporter.result(

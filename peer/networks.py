@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from identity.address import Address
+from identity.errors import BadNetworkFile
 from identity.invite import make_invite, parse_invite
 from identity.network import (
     BootstrapNode,
@@ -57,7 +58,7 @@ def choose_network(
     if known is not None:
         return Choice(known, remember=False)
     if fallback_file is not None and fallback_file.is_file():
-        return Choice(parse_network_file(_read(fallback_file)), remember=False)
+        return Choice(_parse(fallback_file), remember=False)
     if not make_new:
         raise NotFound(
             "this home belongs to no network yet",
@@ -86,7 +87,14 @@ def _named_network(invite: str | None, network_file: Path | None) -> NetworkFile
         raise BadInput("both an invite and --network are given", hint="give one of them")
     if invite is not None:
         return parse_invite(invite.strip())
-    return None if network_file is None else parse_network_file(_read(network_file))
+    return None if network_file is None else _parse(network_file)
+
+
+def _parse(path: Path) -> NetworkFile:
+    try:
+        return parse_network_file(_read(path))
+    except BadNetworkFile as error:
+        raise BadNetworkFile(f"{path}: {error}", hint=error.hint) from error
 
 
 def _read(path: Path) -> bytes:
