@@ -21,7 +21,7 @@ from dht.records import NICKNAME_BYTES_MAX, Payload, PeerPayload
 from identity.address import Address
 from identity.errors import ShoalError
 from identity.keys import show_peer_id
-from identity.network import BootstrapNode, NetworkFile
+from identity.network import BootstrapNode
 from peer.addresses import DEFAULT_LISTEN, advertised_addresses, bind_one_port
 from peer.commands import Arguments, Commands, FetchCommands, PeerFacts
 from peer.config import Config, load_config
@@ -33,7 +33,7 @@ from peer.fetching import Fetching
 from peer.home import Home
 from peer.inbox import Inbox
 from peer.mail import Background, Mail
-from peer.networks import choose_network, invite_for, remember
+from peer.networks import Choice, choose_network, invite_for, remember
 from peer.options import AloneOptions, JoinOptions, Observer
 from peer.presence import Presence
 from peer.received import Received, ReceivedJournal
@@ -78,9 +78,7 @@ async def run_peer(options: JoinOptions, observer: Observer) -> int:
             fallback_file=options.fallback_network_file,
             make_new=True,
         )
-        if choice.remember:
-            remember(home, choice.file)
-        peer = Peer(home, config, choice.file, options, observer)
+        peer = Peer(home, config, choice, options, observer)
         try:
             await peer.start()
             await peer.stay()
@@ -129,10 +127,11 @@ class Peer:
         self,
         home: Home,
         config: Config,
-        file: NetworkFile,
+        choice: Choice,
         options: JoinOptions,
         observer: Observer,
     ) -> None:
+        self._choice = choice
         self._options = options
         self._observer = observer
         self._started_at = time.monotonic()
@@ -143,7 +142,7 @@ class Peer:
         self._mail: Mail | None = None
         self._addresses: tuple[Address, ...] = ()
         self._is_ready = False
-        self.core = Core.of_peer(home, config, file, nickname_of(options, config))
+        self.core = Core.of_peer(home, config, choice.file, nickname_of(options, config))
         self.presence = Presence(self.core)
         self.sharing = Sharing(self.core)
         self.fetching = Fetching(self.core)
@@ -178,6 +177,9 @@ class Peer:
         core.dht.on_clock = self._on_clock
         self._observer.watch(self.snapshot)
         await self._join_network()
+        if self._choice.remember:
+            # Not before: a wrong key must not bind the home to a network that there is not.
+            remember(core.home, core.file)
         await self._publish_self()
         self._commands = Commands(
             core,

@@ -1,11 +1,12 @@
 from collections.abc import Sequence
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dht.records import ContentPayload, NamePayload, Payload, PeerPayload, Record
 from identity.address import Address
-from peer.finding import ADDRESSES_MAX, HOLDERS_MAX, Holder, merge_holders, offers_of
+from peer.finding import ADDRESSES_MAX, HOLDERS_MAX, Holder, Offer, merge_holders, offers_of
 from tests.support.records import ALICE, BOB, CAROL, CONTENT_ID, NOW_MS, signed
 
 OTHER_ID = b"\x34" * 32
@@ -77,8 +78,10 @@ def test_records_of_other_kinds_are_no_offers() -> None:
     ),
     st.randoms(use_true_random=False),
 )
-def test_offers_say_the_same_in_whatever_order_honest_records_come(claims, random) -> None:
-    first = {}
+def test_offers_say_the_same_in_whatever_order_honest_records_come(
+    claims: list[tuple[bytes, NamePayload]], random: Random
+) -> None:
+    first: dict[tuple[bytes, str, bytes], tuple[bytes, NamePayload]] = {}
     honest = [each for each in claims if first.setdefault(_identity(each), each) is each]
     shuffled = random.sample(honest, len(honest))
     once, again = offers_of(found(*honest)), offers_of(found(*shuffled))
@@ -91,7 +94,7 @@ def _identity(claim: tuple[bytes, NamePayload]) -> tuple[bytes, str, bytes]:
     return claim[0], claim[1].filename, claim[1].content_id
 
 
-def _said(offer) -> tuple[object, ...]:
+def _said(offer: Offer) -> tuple[object, ...]:
     holders = frozenset(holder.peer_id for holder in offer.holders)
     return offer.name, offer.content_id, offer.size_bytes, holders
 
