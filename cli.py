@@ -341,6 +341,7 @@ def _ask(
     output = settings.output()
     try:
         call(_home(settings), command, arguments, lambda e: output.event(shown_as or command, e))
+        output.finished(shown_as or command)
     finally:
         output.close()
 
@@ -365,13 +366,13 @@ def _ask_or_do(
             output.event(command, event)
 
     try:
-        if network_file is None:
-            try:
-                call(_home(settings), command, arguments, on_event or show)
-                return
-            except NoPeerRunning:
-                pass
-        _run(_alone(settings, command, arguments, network_file, on_event or show))
+        try:
+            if network_file is not None:
+                raise NoPeerRunning  # the running peer may be in another network
+            call(_home(settings), command, arguments, on_event or show)
+        except NoPeerRunning:
+            _run(_alone(settings, command, arguments, network_file, on_event or show))
+        output.finished(command)
     finally:
         output.close()
 

@@ -30,6 +30,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "send": ("delivery_id", "name", "state", "held_by", "expires"),
     "get": ("path", "size", "content_id", "sources", "fetched_bytes", "seconds"),
 }
+_EMPTY = {
+    "search": "nothing matches all these words",
+    "shares": "nothing is shared here yet",
+    "peers": "no other peer is known yet",
+    "inbox": "no file has come in yet",
+    "outbox": "nothing was sent yet",
+    "contact": "no contact is known yet",
+}
 _SIZES = frozenset({"size", "fetched_bytes"})
 _STATE_STYLES = {
     "active": "green",
@@ -51,12 +59,14 @@ class Output:
         self._quiet = quiet
         self._bars = Bars(sys.stderr, shown=not quiet and is_terminal(sys.stderr))
         self._rows: dict[str, list[Fields]] = {}
+        self._said_something = False
 
     def event(self, command: str, event: Fields, *, to_stderr: bool = False) -> None:
         """Show one event of a command, whether it came from the running peer or from our own."""
         match event["event"]:
             case "item" | "result" as kind:
                 self._bars.stop()
+                self._said_something = True
                 stream = sys.stderr if to_stderr else sys.stdout
                 self.show(command, event[kind], stream)
             case "progress":
@@ -92,6 +102,12 @@ class Output:
         print_line(f"shoal: {escape(text)}", sys.stderr)
         if hint:
             print_line(f"hint: {escape(hint)}", sys.stderr)
+
+    def finished(self, command: str) -> None:
+        """After a command that succeeded: tell a person that its list is empty; scripts see it."""
+        text = _EMPTY.get(command)
+        if text and not self._said_something and not self._json and is_terminal(sys.stdout):
+            self.note(text)
 
     def close(self) -> None:
         """End the bars and draw the lists that were waiting."""

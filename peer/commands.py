@@ -7,13 +7,15 @@ are checked all the same: an older or newer `shoal` may be on the other end.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import math
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from identity.errors import InvalidPeerId
+from identity.errors import InvalidPeerId, ShoalError
 from identity.keys import parse_peer_id, show_peer_id
 from peer.core import Core
 from peer.errors import BadInput, NotFound
@@ -21,9 +23,9 @@ from peer.fetching import SEARCH_LIMIT_MAX, Fetching, Wanted, target_of
 from peer.finding import Offer
 from peer.presence import Presence
 from peer.reporting import Emit, Reporter
-from peer.resolve import Named, resolve_peer
+from peer.resolve import resolve_peer
 from peer.sending import Sending
-from peer.sharing import Sharing, hashed_file_of
+from peer.sharing import Sharing
 from peer.views import (
     ContactView,
     FoundView,
@@ -37,11 +39,14 @@ from peer.views import (
 )
 from transfer.download import DownloadResult
 from transfer.download import Progress as DownloadProgress
-from transfer.errors import TransferError
+from transfer.hashing import HashedFile
 from transfer.manifest import show_content_id
+from transfer.partial import part_path_for
 
 NICKNAME_BYTES_MAX = 64
 PATHS_MAX = 10_000
+LOOKUPS_MAX = 16
+"""Of one command at a time."""
 
 Argument = TypeVar("Argument")
 
@@ -78,14 +83,13 @@ class Arguments:
         return values
 
 
-async def resolve(core: Core, presence: Presence | None, text: str) -> bytes:
+async def resolve(core: Core, presence: Presence, text: str) -> bytes:
     """Turn PEER into an id, asking the DHT who publishes it as a nickname."""
-    known: list[Named] = presence.named() if presence is not None else []
     publishers: list[bytes] = []
     if len(text.encode(errors="replace")) <= NICKNAME_BYTES_MAX:
         found = await core.dht.find_nickname(text)
         publishers = [item.publisher for item in found]
-    return resolve_peer(text, core.contacts, under_nickname=publishers, known=known)
+    return resolve_peer(text, core.contacts, under_nickname=publishers, known=presence.named())
 
 
 class FetchCommands:
@@ -95,14 +99,14 @@ class FetchCommands:
         self,
         core: Core,
         fetching: Fetching,
+        presence: Presence,
         *,
         sharing: Sharing | None = None,
-        presence: Presence | None = None,
     ) -> None:
         self._core = core
         self._fetching = fetching
-        self._sharing = sharing
         self._presence = presence
+        self._sharing = sharing
 
     async def search(self, arguments: Arguments, reporter: Reporter) -> None:
         """Send the offers that match, best first."""
@@ -123,7 +127,13 @@ class FetchCommands:
         else:
             folder = arguments.get("folder", str) or str(Path.cwd())
             target = target_of(arguments.get("target", str), folder, wanted.name)
-        result = await self._download(wanted, target, arguments, reporter, to_stdout=to_stdout)
+        try:
+            result = await self._download(wanted, target, arguments, reporter, to_stdout=to_stdout)
+        except BaseException:
+            if to_stdout:  # nobody could find its way back to what was begun
+                for path in (target, part_path_for(target, wanted.content_id)):
+                    path.unlink(missing_ok=True)
+            raise
         if (
             self._sharing is not None
             and not to_stdout
@@ -159,7 +169,7 @@ class FetchCommands:
                 wanted,
                 target,
                 overwrite=to_stdout or bool(arguments.get("overwrite", bool)),
-                timeout_s=arguments.get("timeout_s", float),
+                timeout_s=_timeout_s(arguments),
                 on_progress=progress,
                 on_bad_holder=bad.append,
             )
@@ -171,14 +181,19 @@ class FetchCommands:
 
     async def _share_on(self, wanted: Wanted, result: DownloadResult, reporter: Reporter) -> None:
         assert self._sharing is not None
-        name = wanted.name
-        existing = self._core.catalog.share(name)
+        existing = self._core.catalog.share(wanted.name)
         if existing is not None and existing.content_id == result.content_id:
             return
+        if existing is not None and existing.path != result.path:
+            await reporter.note(
+                f"the file is there, but is not shared on: {wanted.name!r} means another file here",
+                hint=f"`shoal put {result.path} --as NAME` shares it under another name",
+            )
+            return
         try:
-            hashed = hashed_file_of(result.path, result.manifest)
-            await self._sharing.offer(result.path, name, hashed)
-        except (OSError, TransferError) as error:
+            hashed = HashedFile(result.manifest, result.fingerprint)
+            await self._sharing.offer(result.path, wanted.name, hashed)
+        except ShoalError as error:
             await reporter.note(f"the file is there, but is not shared on: {error}")
 
     def _temporary_target(self) -> Path:
@@ -216,7 +231,7 @@ class Commands:
         self._sending = sending
         self._presence = presence
         self._facts = facts
-        fetch = FetchCommands(core, fetching, sharing=sharing, presence=presence)
+        fetch = FetchCommands(core, fetching, presence, sharing=sharing)
         self._handlers: dict[str, Callable[[Arguments, Reporter], Awaitable[None]]] = {
             "search": fetch.search,
             "get": fetch.get,
@@ -298,15 +313,23 @@ class Commands:
         )
 
     async def _shares(self, _: Arguments, reporter: Reporter) -> None:
-        for share in self._core.catalog.shares():
-            holders = await self._core.holders_of_content(share.content_id)
-            others = {holder.peer_id for holder in holders} - {self._core.identity.peer_id}
+        shares = self._core.catalog.shares()
+        slots = asyncio.Semaphore(LOOKUPS_MAX)
+
+        async def holders(content_id: bytes) -> int:
+            async with slots:
+                found = await self._core.holders_of_content(content_id)
+            return len({each.peer_id for each in found} - {self._core.identity.peer_id}) + 1
+
+        async with asyncio.TaskGroup() as group:
+            counts = [group.create_task(holders(share.content_id)) for share in shares]
+        for share, count in zip(shares, counts, strict=True):
             await reporter.item(
                 ShareView(
                     share.name,
                     share.size_bytes,
                     show_content_id(share.content_id),
-                    len(others) + 1,
+                    count.result(),
                 )
             )
 
@@ -334,7 +357,9 @@ class Commands:
             await reporter.item(view)
 
     async def _status(self, _: Arguments, reporter: Reporter) -> None:
-        await reporter.result(self._facts.status())
+        waiting, received = await self._sending.counts()
+        status = self._facts.status()
+        await reporter.result(dataclasses.replace(status, outbox_open=waiting, inbox=received))
 
     async def _snapshot(self, _: Arguments, reporter: Reporter) -> None:
         await self._core.dht.check(None)
@@ -368,6 +393,13 @@ class Commands:
         if pin is None or not self._core.contacts.remove(nickname):
             raise NotFound(f"no contact is named {nickname!r}", hint="`shoal contact list`")
         await reporter.result(ContactView(nickname, show_peer_id(pin.peer_id)))
+
+
+def _timeout_s(arguments: Arguments) -> float | None:
+    timeout_s = arguments.get("timeout_s", float)
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        raise BadInput(f"{timeout_s} s is no time to wait", hint="--timeout takes seconds")
+    return timeout_s
 
 
 def found_view(offer: Offer) -> FoundView:

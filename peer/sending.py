@@ -31,7 +31,7 @@ from queueing.courier import Sent
 from queueing.envelope import LIFETIME_MAX_MS
 from queueing.journal import OutboxRow
 from queueing.receiver import push_delivery_id
-from queueing.states import State
+from queueing.states import State, is_end
 from queueing.store import StoreKind
 from transfer.errors import PushFailed, ReceiverFull, Refused
 from transfer.hashing import HashedFile, hash_file
@@ -229,6 +229,11 @@ class Sending:
         return payload.sealing_key
 
     # Views
+
+    async def counts(self) -> tuple[int, int]:
+        """Return how many deliveries are under way, and how many files came in."""
+        rows = await self._mail.courier.rows()
+        return sum(not is_end(row.state) for row in rows), len(self._inbox.journal.all())
 
     def inbox(self) -> list[InboxView]:
         """Return the complete files that came in."""
