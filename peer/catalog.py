@@ -63,9 +63,18 @@ class Catalog:
             )
         self.remember([Listed(share.content_id, share.name, share.size_bytes)])
 
-    def remove_share(self, name: str) -> bool:
-        """Stop offering a name; False when it was not offered."""
-        return self._database.run("DELETE FROM share WHERE name = ?", name) > 0
+    def remove_share(self, share: Share) -> bool:
+        """Stop offering a share; False when its name means another one by now, or none."""
+        removed = self._database.run(
+            "DELETE FROM share WHERE name = ?"
+            " AND path = ? AND content_id = ? AND mtime_ns = ? AND inode = ?",
+            share.name,
+            str(share.path),
+            share.content_id,
+            share.mtime_ns,
+            share.inode,
+        )
+        return removed > 0
 
     def share(self, name: str) -> Share | None:
         """Return what is offered under a name."""

@@ -111,7 +111,7 @@ async def run_command_alone(
             await reporter.note(
                 "no peer of the network answers", hint="check the network, or ask for a new invite"
             )
-        commands = FetchCommands(core, Fetching(core))
+        commands = FetchCommands(core, Fetching(core), Presence(core))
         if command == "search":
             await commands.search(Arguments(arguments), reporter)
         else:
@@ -314,8 +314,12 @@ class Peer:
         await self.core.close()
 
     async def _offer_shares(self) -> None:
-        for line in await self.sharing.resume():
-            self._observer.note(line, "`shoal put` shares it anew")
+        try:
+            for line in await self.sharing.resume():
+                self._observer.note(line, "`shoal put` shares it anew")
+        except ShoalError as error:
+            failure = failure_of(error)
+            self._observer.note(f"not all is shared: {failure.message}", failure.hint)
         for path in self._options.shares:
             try:
                 published = await self.sharing.put(path, None)

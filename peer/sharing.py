@@ -17,11 +17,12 @@ from pathlib import Path
 from dht.records import ContentPayload, NamePayload, Payload, WordPayload
 from dht.words import indexed_words
 from identity.address import Address
+from identity.errors import ShoalError
 from peer.catalog import Share
 from peer.core import Core
 from peer.errors import BadInput, NotFound
 from transfer.hashing import Fingerprint, HashedFile, hash_file
-from transfer.manifest import Manifest, show_content_id
+from transfer.manifest import show_content_id
 from transfer.names import check_name
 
 HashProgress = Callable[[int, int], None]
@@ -57,7 +58,7 @@ class Sharing:
 
         Raises BadInput, UnsafeName, SourceUnreadable, SourceChanged, FileTooLarge.
         """
-        shown = check_name(unicodedata.normalize("NFC", name or path.name))
+        shown = check_name(unicodedata.normalize("NFC", path.name if name is None else name))
         check_source(path)
         hashed = await hash_file(path, on_progress)
         return await self.offer(path, shown, hashed)
@@ -79,7 +80,11 @@ class Sharing:
         self._core.catalog.add_share(share)
         if before is not None and replaced:
             await self._core.dht.withdraw(self._payloads_to_withdraw(before))
-        report = await self._core.dht.publish(self.payloads(share))
+        try:
+            report = await self._core.dht.publish(self.payloads(share))
+        except ShoalError:
+            self._core.catalog.remove_share(share)
+            raise
         return Published(
             share,
             report.stored_on_min,
@@ -94,8 +99,7 @@ class Sharing:
             raise NotFound(
                 f"{name!r} is not shared here", hint="`shoal shares` lists what is offered"
             )
-        self._core.catalog.remove_share(name)
-        await self._core.dht.withdraw(self._payloads_to_withdraw(share))
+        await self._drop(share)
         return share
 
     async def resume(self) -> list[str]:
@@ -105,25 +109,23 @@ class Sharing:
         not sent again.
         """
         dropped: list[str] = []
-        payloads: list[Payload] = []
+        kept: list[Share] = []
         for share in self._core.catalog.shares():
             reason = await asyncio.to_thread(why_changed, share)
             if reason is None:
-                payloads.extend(self.payloads(share))
-                continue
-            self._core.catalog.remove_share(share.name)
-            await self._core.dht.withdraw(self._payloads_to_withdraw(share))
-            dropped.append(f"{share.name!r} is no longer shared: {reason}")
-        if payloads:
-            await self._core.dht.publish(payloads)
+                kept.append(share)
+            elif await self._drop(share):
+                dropped.append(f"{share.name!r} is no longer shared: {reason}")
+        # Commands are served already: what was put or unshared meanwhile has the last word.
+        still = [share for share in kept if self._core.catalog.share(share.name) == share]
+        if still:
+            await self._core.dht.publish([each for share in still for each in self.payloads(share)])
         return dropped
 
     async def drop_changed(self, content_id: bytes, path: Path) -> None:
         """Stop offering a content whose file changed while it was served."""
         for share in self._core.catalog.shares_of(content_id):
-            if share.path == path:
-                self._core.catalog.remove_share(share.name)
-                await self._core.dht.withdraw(self._payloads_to_withdraw(share))
+            if share.path == path and await self._drop(share):
                 _log.warning("a shared file changed and is no longer offered: %r", share.name)
 
     def payloads(self, share: Share) -> list[Payload]:
@@ -137,6 +139,13 @@ class Sharing:
             ContentPayload(share.content_id, self._addresses),
             *words,
         ]
+
+    async def _drop(self, share: Share) -> bool:
+        """Stop offering a share; False when its name was put anew meanwhile and so stays."""
+        if not self._core.catalog.remove_share(share):
+            return False
+        await self._core.dht.withdraw(self._payloads_to_withdraw(share))
+        return True
 
     def _payloads_to_withdraw(self, share: Share) -> list[Payload]:
         """Leave the content record out while the same content is offered under another name."""
@@ -176,8 +185,3 @@ def why_changed(share: Share) -> str | None:
         return f"{share.path}: {error.strerror}"
     expected = Fingerprint(share.size_bytes, share.mtime_ns, share.inode)
     return None if now == expected else f"{share.path} changed"
-
-
-def hashed_file_of(path: Path, manifest: Manifest) -> HashedFile:
-    """Pair a file that was just written and verified with its manifest."""
-    return HashedFile(manifest, Fingerprint.of(path.stat()))
