@@ -16,8 +16,8 @@ OFFSET_MIN_MS = 5 * 60 * 1000
 class ClockWatch:
     """Find out by how much our wall clock is off.
 
-    Inputs: `heard(peer_id, offset_ms)`. Output: `offset_ms`, what to add to our clock,
-    0 while it is right or nobody can tell.
+    Inputs: `heard(peer_id, offset_ms)`. Outputs: `offset_ms`, what to add to our clock, 0 while it
+    is right or nobody can tell; `doubt_ms`, what fewer contacts than could decide say alike.
     Invariants: one sample a contact, at most SAMPLES_MAX; no correction unless at least three
     contacts and more than half of all samples lie within two minutes of their median, and that
     median is five minutes or more away from us.
@@ -25,6 +25,7 @@ class ClockWatch:
 
     def __init__(self) -> None:
         self.offset_ms = 0
+        self.doubt_ms = 0
         self._samples: OrderedDict[bytes, int] = OrderedDict()
 
     def heard(self, peer_id: bytes, offset_ms: int) -> None:
@@ -34,6 +35,7 @@ class ClockWatch:
         while len(self._samples) > SAMPLES_MAX:
             self._samples.popitem(last=False)
         self.offset_ms = self._agreed_ms()
+        self.doubt_ms = self._doubt_ms()
 
     def _agreed_ms(self) -> int:
         samples = list(self._samples.values())
@@ -44,3 +46,12 @@ class ClockWatch:
         if agreeing < AGREEING_MIN or 2 * agreeing <= len(samples):
             return 0
         return middle if abs(middle) >= OFFSET_MIN_MS else 0
+
+    def _doubt_ms(self) -> int:
+        """Too few to correct our clock by, but all contacts there are: a reason to warn."""
+        samples = list(self._samples.values())
+        if len(samples) >= AGREEING_MIN or not samples:
+            return 0
+        middle = median_low(samples)
+        alike = all(abs(sample - middle) <= AGREEMENT_MS for sample in samples)
+        return middle if alike and abs(middle) >= OFFSET_MIN_MS else 0

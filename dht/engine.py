@@ -63,7 +63,7 @@ class Engine:
         self.drops = drops
         self.clock_watch = ClockWatch()
         self.bound = Address("127.0.0.1", 1)
-        self.on_clock: Callable[[int], None] | None = None
+        self.on_clock: Callable[[int, bool], None] | None = None
         self._raw_wall_ms = raw_wall_ms
         self._persistence = persistence
         self._rng = rng
@@ -72,7 +72,7 @@ class Engine:
         self._group: asyncio.TaskGroup | None = None
         self._bootstrap_nodes: tuple[BootstrapNode, ...] = ()
         self._remembered: list[Contact] = []
-        self._clock_told = False
+        self._clock_told = (False, False)
         self._build_tables()
         self._build_wire()
         self._build_work()
@@ -279,10 +279,11 @@ class Engine:
         self._spawn(self._stock_pinger.ping(node_id, address))
 
     def _tell_clock(self) -> None:
-        is_off = self.clock_watch.offset_ms != 0
-        if is_off != self._clock_told and self.on_clock is not None:
-            self.on_clock(self.clock_watch.offset_ms)
-        self._clock_told = is_off
+        watch = self.clock_watch
+        told = (watch.offset_ms != 0, watch.doubt_ms != 0)
+        if told != self._clock_told and self.on_clock is not None:
+            self.on_clock(watch.offset_ms or watch.doubt_ms, watch.offset_ms != 0)
+        self._clock_told = told
 
 
 def _raise_failure(task: asyncio.Task[None]) -> None:

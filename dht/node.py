@@ -102,8 +102,9 @@ class DhtNode:
         self.schedule = PublishSchedule(network.network_id, identity.public_key, self._rng)
         self.on_contact: Callable[[bytes, Address], None] | None = None
         """Called when a peer proved itself: new, back, moved, or just started again."""
-        self.on_clock: Callable[[int], None] | None = None
-        """Called with our clock's error in milliseconds, and with 0 when it is right again."""
+        self.on_clock: Callable[[int, bool], None] | None = None
+        """Called with our clock's error in milliseconds, 0 when it is right again, and whether
+        enough contacts say so for it to be corrected."""
 
     # Life
 
@@ -305,6 +306,11 @@ class DhtNode:
         """What our contacts agree must be added to our wall clock; 0 while it is right."""
         return 0 if self._running is None else self._running.clock_watch.offset_ms
 
+    @property
+    def clock_doubt_ms(self) -> int:
+        """What the few contacts there are say that our clock is off by; not corrected."""
+        return 0 if self._running is None else self._running.clock_watch.doubt_ms
+
     def now_ms(self) -> int:
         """Our wall time, corrected."""
         return self._wall_ms() + self.clock_offset_ms
@@ -332,9 +338,9 @@ class DhtNode:
         if self.on_contact is not None:
             self.on_contact(peer_id, address)
 
-    def _tell_clock(self, offset_ms: int) -> None:
+    def _tell_clock(self, offset_ms: int, is_corrected: bool) -> None:
         if self.on_clock is not None:
-            self.on_clock(offset_ms)
+            self.on_clock(offset_ms, is_corrected)
 
 
 def bulk_handler(node: DhtNode) -> grpc.GenericRpcHandler:

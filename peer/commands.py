@@ -299,10 +299,7 @@ class Commands:
                 f"{share.name!r} meant {published.replaced} here until now; that is withdrawn"
             )
         if published.stored_on == 0:
-            await reporter.note(
-                "no other peer has the records yet",
-                hint="they are published as soon as another peer is there",
-            )
+            await self._explain_unstored(reporter)
         await reporter.result(
             PutView(
                 share.name,
@@ -311,6 +308,20 @@ class Commands:
                 published.stored_on,
             )
         )
+
+    async def _explain_unstored(self, reporter: Reporter) -> None:
+        doubt_s = abs(self._core.dht.clock_doubt_ms) // 1000
+        if doubt_s:
+            await reporter.note(
+                f"this machine's clock and the other peers' are {doubt_s} s apart,"
+                " so they refuse the records",
+                hint="set the clock here or there; the records are then published",
+            )
+        else:
+            await reporter.note(
+                "no other peer has the records yet",
+                hint="they are published as soon as another peer is there",
+            )
 
     async def _shares(self, _: Arguments, reporter: Reporter) -> None:
         shares = self._core.catalog.shares()

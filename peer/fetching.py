@@ -264,7 +264,7 @@ class _HolderSearch:
         self.moved: Callable[[], int] = lambda: 0
 
     async def __aiter__(self) -> AsyncIterator[TransferHolder]:
-        for holder in self._usable(merge_holders(self._own, self._wanted.holders)):
+        for holder in self._usable(self._wanted.holders):
             yield holder
         pause_s = ASK_AGAIN_MIN_S
         moved, moved_at = self.moved(), time.monotonic()
@@ -283,7 +283,8 @@ class _HolderSearch:
 
     def _usable(self, holders: Sequence[Holder]) -> list[TransferHolder]:
         me = self._core.identity.peer_id
-        usable = [h for h in holders if h.peer_id != me or h in self._own]
+        # Ourselves at our own address only: what our records say is for others.
+        usable = [*self._own, *(holder for holder in holders if holder.peer_id != me)]
         self.known.update(holder.peer_id for holder in usable)
         return [TransferHolder(holder.peer_id, holder.addresses) for holder in usable]
 

@@ -340,6 +340,7 @@ class Peer:
             await asyncio.sleep(PRESENCE_REFRESH_S)
             if self._observer.is_watched:
                 await self.core.dht.check(None)
+            self.presence.remember()
 
     # What the parts report
 
@@ -352,11 +353,16 @@ class Peer:
         if self._mail is not None:
             self._mail.on_contact(peer_id)
 
-    def _on_clock(self, offset_ms: int) -> None:
-        direction = "behind" if offset_ms > 0 else "ahead"
+    def _on_clock(self, offset_ms: int, is_corrected: bool) -> None:
+        if not offset_ms:
+            self._observer.note("this machine's clock agrees with the others' again")
+            return
+        direction = "behind" if offset_ms > 0 else "ahead of"
         self._observer.note(
-            f"this machine's clock is {abs(offset_ms) // 1000} s {direction} of the others'",
-            "set the clock; until then records are issued with the others' time",
+            f"this machine's clock is {abs(offset_ms) // 1000} s {direction} the other peers'",
+            "set the clock; until then records are issued with the others' time"
+            if is_corrected
+            else "set the clock here or there: until then each refuses the other's records",
         )
 
     def _on_received(self, row: Received) -> None:

@@ -331,7 +331,7 @@ async def test_wrong_clock_is_noticed_and_corrected_when_three_contacts_agree():
     async with nodes_of(3) as nodes:
         lost = make_node(wall_ms=lambda: nodes[0]._wall_ms() - wrong_by_ms)
         warned: list[int] = []
-        lost.on_clock = warned.append
+        lost.on_clock = lambda off_ms, corrected: warned.append(off_ms) if corrected else None
         await lost.listen("127.0.0.1", 0)
         try:
             await lost.bootstrap(entry(nodes[0]))
