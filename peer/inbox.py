@@ -4,6 +4,9 @@ Owns the order acceptance, quota, file, journal for a push and for a sealed lett
 Inbox that transfer asks for and the InboxSink that queueing asks for. A letter is named by
 (sender, seal id): the partial file, the journal's row and the receipt all hang on that name, so
 that a push that broke off and the same letter out of a mailbox end in one file.
+
+The order is: file durable, named and marked -> journal -> mark taken away. A crash between any two
+is made good when the letter comes again, as it does until it is acknowledged.
 """
 
 from __future__ import annotations
@@ -93,6 +96,7 @@ class Inbox:
             content_id=offer.content_id,
         )
         if self.journal.find(arrival.sender, arrival.seal_id) is not None:
+            await self._folder.discard(arrival.key)
             return Accept(offer.size_bytes, _PushSink(self, arrival, None))
         self._check(arrival)
         file = await self._folder.open(arrival.key, offer.name, offer.size_bytes, offer.manifest)
@@ -112,6 +116,7 @@ class Inbox:
         )
         done = self.journal.find(arrival.sender, arrival.seal_id)
         if done is not None:
+            await self._folder.discard(arrival.key)
             return LetterFile(self, arrival, None, done.path)
         try:
             self._check(arrival)
@@ -131,7 +136,7 @@ class Inbox:
 
     async def complete(self, arrival: Arrival, file: InboxFile) -> str:
         """Make a whole file visible and journal it durably, in this order; return its path."""
-        path = await file.finish(arrival.content_id)
+        path = await file.place(arrival.content_id)
         self.journal.add(
             sender=arrival.sender,
             seal_id=arrival.seal_id,
@@ -142,6 +147,7 @@ class Inbox:
         )
         row = self.journal.find(arrival.sender, arrival.seal_id)
         assert row is not None, "journaled just now"
+        await file.release()
         self._on_received(row)
         return row.path
 

@@ -6,6 +6,11 @@ pushed files and files unsealed from envelopes come the same way. Blocking work 
 A file in arrival is `.shoal-<16 hex>.part`, named after its key; it holds exactly the bytes that
 were written, so that its size is what a resumed arrival may build on. A finished file never
 replaces another: `name.ext` becomes `name (2).ext`.
+
+The last step has two halves, so that whoever keeps a journal can write it in between: `place` gives
+the file its name and leaves the partial name as a mark on it, `release` takes the mark away. An
+arrival that finds its mark on a named file is that file: after a crash nothing comes twice, and no
+byte is ever written through a name that a person can see. (Without hard links there is no mark.)
 """
 
 import asyncio
@@ -27,7 +32,7 @@ from transfer.errors import (
 from transfer.hashing import hash_file_blocking, read_exactly
 from transfer.manifest import Manifest
 from transfer.names import NAME_BYTES_MAX, check_name
-from transfer.partial import move_into_place, target_error
+from transfer.partial import link_into_place, target_error
 
 NAME_TRIES_MAX = 10_000
 FILES_MAX = 1_000_000
@@ -69,6 +74,9 @@ class InboxFolder:
         path = self.folder / part_name(key)
         # One at a time: two arrivals must not be promised the same room.
         async with self._opening:
+            placed = await asyncio.to_thread(self._placed, path)
+            if placed is not None:
+                return InboxFile(self, path, -1, name, size_bytes, manifest, size_bytes, placed)
             descriptor = await asyncio.to_thread(self._open_part, path)
             try:
                 committed = await asyncio.to_thread(_keep_verified, descriptor, manifest)
@@ -94,6 +102,23 @@ class InboxFolder:
     def arrival_ended(self, path: Path) -> None:
         """Free what was promised to an arrival."""
         self._promised.pop(path, None)
+
+    def _placed(self, part: Path) -> Path | None:
+        """Return the named file on which an earlier attempt left its mark."""
+        try:
+            mark = part.lstat()
+            if mark.st_nlink < 2:
+                return None
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    if entry.inode() == mark.st_ino and not is_part_name(entry.name):
+                        return Path(entry)
+            part.unlink()  # its other name is elsewhere now: it is not ours to write to
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise target_error(error, part) from error
+        return None
 
     def _open_part(self, path: Path) -> int:
         try:
@@ -136,7 +161,7 @@ class InboxFolder:
 
 
 class InboxFile:
-    """A file in arrival: write in order, then `finish` or `close`."""
+    """A file in arrival: write in order, then `finish` (or `place`, `release`), or `close`."""
 
     def __init__(
         self,
@@ -147,6 +172,7 @@ class InboxFile:
         size_bytes: int,
         manifest: Manifest | None,
         committed_bytes: int,
+        placed: Path | None = None,
     ) -> None:
         self._inbox = inbox
         self._part = part
@@ -155,6 +181,7 @@ class InboxFile:
         self._size_bytes = size_bytes
         self._manifest = manifest
         self.committed_bytes = committed_bytes
+        self._placed = placed
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
         """Append verified bytes; the offset is where the last write ended."""
@@ -165,16 +192,30 @@ class InboxFile:
         self.committed_bytes = offset + len(data)
 
     async def finish(self, content_id: bytes | None = None) -> Path:
-        """Make the file durable and visible; returns where it is.
+        """Make the file durable and visible; `place` and `release` in one."""
+        path = await self.place(content_id)
+        await self.release()
+        return path
+
+    async def place(self, content_id: bytes | None = None) -> Path:
+        """Make the file durable and visible, with its mark; returns where it is.
 
         Without a manifest the whole file is hashed against the content id first; BadContent.
         """
+        if self._placed is not None:
+            return self._placed
         if self.committed_bytes != self._size_bytes:
             raise BadContent("the file is incomplete")
         try:
-            return await asyncio.to_thread(self._finish, content_id)
+            self._placed = await asyncio.to_thread(self._place, content_id)
         finally:
             await self.close()
+        return self._placed
+
+    async def release(self) -> None:
+        """Take the mark from a placed file: from now on another arrival is another file."""
+        assert self._placed is not None
+        await asyncio.to_thread(self._release, self._placed)
 
     async def close(self) -> None:
         """End this attempt; an unfinished file stays for the next one."""
@@ -192,7 +233,7 @@ class InboxFile:
         except OSError as error:
             raise target_error(error, self._part) from error
 
-    def _finish(self, content_id: bytes | None) -> Path:
+    def _place(self, content_id: bytes | None) -> Path:
         if self._manifest is None and content_id is not None:
             self._verify_whole(content_id)
         try:
@@ -200,13 +241,22 @@ class InboxFile:
             for attempt in range(1, NAME_TRIES_MAX + 1):
                 target = self._inbox.folder / numbered(self._name, attempt)
                 try:
-                    move_into_place(self._part, target, overwrite=False)
+                    link_into_place(self._part, target)
                 except FileExistsError:
                     continue
                 return target
         except OSError as error:
             raise target_error(error, self._part) from error
         raise TargetUnwritable(f"the inbox has too many files named {self._name!a}")
+
+    def _release(self, placed: Path) -> None:
+        try:
+            if self._part.samefile(placed):
+                self._part.unlink()
+        except FileNotFoundError:
+            return  # without hard links, or taken out of the inbox: then `open` sees to it
+        except OSError as error:
+            raise target_error(error, self._part) from error
 
     def _verify_whole(self, content_id: bytes) -> None:
         try:
@@ -222,6 +272,11 @@ def part_name(key: bytes) -> str:
     """Return the name of the partial file of a key."""
     digest = blake3(length_prefixed(b"inbox", key)).hexdigest()[:16]
     return f"{PART_PREFIX}{digest}{PART_SUFFIX}"
+
+
+def is_part_name(name: str) -> bool:
+    """Tell whether a file is one in arrival."""
+    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
 
 
 def numbered(name: str, attempt: int) -> str:

@@ -119,19 +119,27 @@ def move_into_place(part: Path, target: Path, *, overwrite: bool) -> None:
     """Rename a finished file, durably; FileExistsError unless it may replace."""
     if overwrite:
         part.replace(target)
+        sync_folder(target.parent)
     else:
-        try:
-            # A hard link fails where the name is taken; a rename would replace it.
-            os.link(part, target, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            # No hard links on this file system: check and rename, with a gap between both.
-            if os.path.lexists(target):
-                raise FileExistsError(errno.EEXIST, "the target exists") from error
-            part.rename(target)
-        else:
-            part.unlink()
+        link_into_place(part, target)
+        part.unlink(missing_ok=True)
+
+
+def link_into_place(part: Path, target: Path) -> None:
+    """Give a finished file its name, durably; FileExistsError where that is taken.
+
+    The partial name stays beside it, but for file systems without hard links.
+    """
+    try:
+        # A hard link fails where the name is taken; a rename would replace it.
+        os.link(part, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        # No hard links on this file system: check and rename, with a gap between both.
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "the target exists") from error
+        part.rename(target)
     sync_folder(target.parent)
 
 

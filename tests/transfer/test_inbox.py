@@ -138,3 +138,46 @@ def test_numbered_name_is_as_safe_as_the_name(name: str, attempt: int) -> None:
     except UnsafeName:
         return
     check_name(numbered(name, attempt))
+
+
+async def test_placed_file_that_comes_again_before_its_release_is_found_again(
+    tmp_path: Path,
+) -> None:
+    data = random_bytes(CHUNK)
+    inbox = folder(tmp_path)
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "name").write_bytes(b"another's")
+    for manifest in (manifest_of(data), None):
+        first = await inbox.open(b"k", "name", len(data), manifest)
+        if first.committed_bytes == 0:
+            await first.write(0, data)
+        placed = await first.place(manifest_of(data).content_id)
+        assert placed.name == "name (2)"
+        assert len(list(inbox.folder.iterdir())) == 3  # it bears its mark
+    again = await folder(tmp_path).open(b"k", "name", len(data))
+    assert again.committed_bytes == len(data)
+    assert await again.finish(manifest_of(data).content_id) == placed
+    assert sorted(path.name for path in inbox.folder.iterdir()) == ["name", "name (2)"]
+    assert placed.read_bytes() == data
+
+
+async def test_released_file_that_comes_again_is_another_file(tmp_path: Path) -> None:
+    inbox = folder(tmp_path)
+    for name in ("name", "name (2)"):
+        file = await inbox.open(b"k", "name", 3)
+        await file.write(0, b"abc")
+        assert (await file.finish()).name == name
+
+
+async def test_partial_file_with_a_name_elsewhere_is_not_written_to(tmp_path: Path) -> None:
+    inbox = folder(tmp_path)
+    file = await inbox.open(b"k", "name", 3)
+    await file.write(0, b"abc")
+    placed = await file.place()
+    taken_out = placed.rename(tmp_path / "taken out")
+    again = await inbox.open(b"k", "name", 3)
+    assert again.committed_bytes == 0
+    await again.write(0, b"xyz")
+    await again.finish()
+    assert taken_out.read_bytes() == b"abc"
+    assert (inbox.folder / "name").read_bytes() == b"xyz"
