@@ -231,7 +231,9 @@ class Fetching:
             )
         count = len(source.known)
         holders = "1 holder is" if count == 1 else f"{count} holders are"
-        return NoHolderReachable(f"{wanted.name!r}: {holders} known, none can be reached")
+        return NoHolderReachable(
+            f"{wanted.name!r}: {holders} known, none can be reached and still has it"
+        )
 
     def _own_manifest(self, content_id: bytes) -> Manifest | None:
         shares = self._core.catalog.shares_of(content_id)
@@ -248,8 +250,8 @@ class _HolderSearch:
     """The holders of one download: those known first, then whoever the DHT names later.
 
     Ends when nothing moved for a while (GIVE_UP_S, or the person's timeout), so that a download
-    whose holders all failed can say so; at once when nobody is known to have the content, unless
-    the person set a timeout and so is willing to wait for a holder.
+    whose holders all failed can say so; at once when the DHT names nobody (any more), unless the
+    person set a timeout and so is willing to wait for a holder.
     """
 
     def __init__(
@@ -259,7 +261,7 @@ class _HolderSearch:
         self._wanted = wanted
         self._own = own
         self._give_up_s = GIVE_UP_S if timeout_s is None else timeout_s
-        self._waits_for_first = timeout_s is not None
+        self._waits = timeout_s is not None
         self.known: set[bytes] = set()
         self.moved: Callable[[], int] = lambda: 0
 
@@ -272,10 +274,10 @@ class _HolderSearch:
             found = await self._core.holders_of_content(self._wanted.content_id)
             for holder in self._usable(merge_holders(found, self._wanted.holders)):
                 yield holder
-            if not self.known and not self._waits_for_first:
-                return
             if self.moved() != moved:
                 moved, moved_at = self.moved(), time.monotonic()
+            elif not found and not self._waits:
+                return
             if time.monotonic() - moved_at >= self._give_up_s:
                 return
             await asyncio.sleep(pause_s)

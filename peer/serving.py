@@ -10,11 +10,11 @@ import asyncio
 from pathlib import Path
 
 from identity.network import Network
-from peer.catalog import Catalog
+from peer.catalog import Catalog, Share
 from peer.config import Config, InboxAccept
 from peer.contacts import Contacts
 from peer.fetching import Fetching
-from peer.sharing import Sharing
+from peer.sharing import Sharing, why_changed
 from transfer.hashing import Fingerprint
 from transfer.manifest import decode_manifest
 from transfer.sources import Source
@@ -32,15 +32,19 @@ class Offered:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open_source(self, content_id: bytes) -> Source | None:
-        """Return the first file that holds a content; its fingerprint guards against change."""
-        for share in self._catalog.shares_of(content_id):
-            return Source(
-                share.path,
-                decode_manifest(share.manifest),
-                Fingerprint(share.size_bytes, share.mtime_ns, share.inode),
-            )
+        """Return a file that holds a content; its fingerprint guards against change.
+
+        Of several copies the first that is still what was shared; one that is not is dropped.
+        """
+        shares = self._catalog.shares_of(content_id)
+        for share in shares:
+            if why_changed(share) is None:
+                return _source_of(share)
+            self.source_changed(content_id, share.path)
         download = self._fetching.running.get(content_id)
-        return None if download is None else download.source()
+        source = None if download is None else download.source()
+        # With no good copy the caller is to hear that it changed, not that it never was here.
+        return source or (_source_of(shares[0]) if shares else None)
 
     def source_changed(self, content_id: bytes, path: Path) -> None:
         """Stop offering a changed file and withdraw its records, in the background."""
@@ -48,6 +52,11 @@ class Offered:
             task = asyncio.create_task(self._sharing.drop_changed(content_id, path))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+def _source_of(share: Share) -> Source:
+    fingerprint = Fingerprint(share.size_bytes, share.mtime_ns, share.inode)
+    return Source(share.path, decode_manifest(share.manifest), fingerprint)
 
 
 class Acceptance:
