@@ -43,6 +43,10 @@ CONNECT_TIMEOUT_S = 4.0
 EXPIRY_MARGIN_S = 0.05
 OUTBOX_POLL_S = 2.0
 DIRECT = "direct"
+_KIND_OF = {
+    DeliveryMeans.QUEUE: StoreKind.RABBITMQ,
+    DeliveryMeans.MAILBOX: StoreKind.MAILBOX,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,6 +198,7 @@ class Sending:
                 recipient_sealing_key=sealing_key,
                 expires_ms=letter.expires_ms,
                 seal_id=letter.seal_id,
+                only=[_KIND_OF[each] for each in DeliveryMeans if each in via] if via else None,
             )
         self._mail.lies_here(letter.recipient, letter.expires_ms)
         if sent.row.state is State.SPOOLED:

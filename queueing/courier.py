@@ -12,7 +12,7 @@ recipient. Time and randomness are given. Nothing here runs by itself but `run`.
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -111,11 +111,13 @@ class Courier:
         recipient_sealing_key: bytes,
         expires_ms: int,
         seal_id: bytes | None = None,
+        only: Collection[StoreKind] | None = None,
     ) -> Sent:
         """Seal a file and deposit it with the best store that takes it.
 
         The row is `stored`, or `spooled` when no store took it: then it is tried again. Give the
-        `seal_id` of a push that broke off, so that the recipient takes the file once.
+        `seal_id` of a push that broke off, so that the recipient takes the file once. Where `only`
+        names backends, no other gets it, now or later; the recipient may still collect it here.
         Errors: TooLarge, MailboxFull (own disk), SourceChanged, OSError for the source.
         """
         manifest = await self._spool.seal(
@@ -125,6 +127,7 @@ class Courier:
         row = OutboxRow(
             manifest.delivery_id, manifest.seal_id, name, recipient, content_id, size,
             State.SPOOLED, StoreKind.SPOOL, (), manifest.created_ms, expires_ms,
+            only=None if only is None else tuple(sorted(only)),
         )  # fmt: skip
         await self._journal.add(row)
         return await self._deposit(row)
@@ -277,7 +280,8 @@ class Courier:
         self._depositing.add(row.delivery_id)
         try:
             for store in self._stores:
-                if only not in (None, store.kind):
+                allowed = row.only is None or store.kind in row.only
+                if not allowed or only not in (None, store.kind):
                     continue
                 try:
                     kept = await store.deposit(manifest, self._spool.source(manifest))

@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS outbox (
     expires_ms INTEGER NOT NULL,
     reason TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
-    next_try_ms INTEGER NOT NULL DEFAULT 0
+    next_try_ms INTEGER NOT NULL DEFAULT 0,
+    only TEXT NOT NULL DEFAULT 'null'
 );
 CREATE INDEX IF NOT EXISTS outbox_by_state ON outbox (state, next_try_ms);
 CREATE TABLE IF NOT EXISTS placements (
@@ -67,7 +68,7 @@ PRAGMA user_version = 1;
 """
 _OUTBOX = (
     "delivery_id, seal_id, name, recipient, content_id, size, state, kind, held_by,"
-    " created_ms, expires_ms, reason, attempts"
+    " created_ms, expires_ms, reason, attempts, only"
 )
 
 
@@ -91,6 +92,8 @@ class OutboxRow:
     reason: str = ""
     """Why it was refused, or why it is not stored yet; may be remote text."""
     attempts: int = 0
+    only: tuple[StoreKind, ...] | None = None
+    """Backends that the sender allows; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class Journal:
         values = (
             row.delivery_id, row.seal_id, row.name, row.recipient, row.content_id, row.size,
             row.state, row.kind, json.dumps(row.held_by), row.created_ms, row.expires_ms,
-            row.reason, row.attempts,
+            row.reason, row.attempts, json.dumps(row.only),
         )  # fmt: skip
         marks = ", ".join("?" * len(values))
         await self._execute(f"INSERT INTO outbox ({_OUTBOX}) VALUES ({marks})", values)  # noqa: S608
@@ -306,5 +309,5 @@ def _outbox_row(values: tuple[Any, ...]) -> OutboxRow:
     return OutboxRow(
         bytes(delivery_id), bytes(seal_id), name, bytes(recipient), bytes(content_id), size,
         State(state), StoreKind(kind), tuple(json.loads(held_by)), created_ms, expires_ms, reason,
-        attempts,
+        attempts, None if (kinds := json.loads(only)) is None else tuple(map(StoreKind, kinds)),
     )  # fmt: skip

@@ -264,6 +264,19 @@ async def test_unreachable_stores_leave_it_spooled_and_a_retry_stores_it(
     assert await _state(alice, row.delivery_id) is State.STORED
 
 
+async def test_a_store_that_the_sender_does_not_allow_never_gets_it(
+    world: World, alice: Post
+) -> None:
+    rows = [
+        await _send(alice, only=only) for only in ([], [StoreKind.RABBITMQ], [StoreKind.MAILBOX])
+    ]
+    assert [row.state for row in rows] == [State.SPOOLED, State.SPOOLED, State.STORED]
+    await alice.courier.retry(hurried=True)
+    assert world.store.deposits == 1
+    states = [row.state for row in await alice.courier.rows()]
+    assert states == [State.SPOOLED, State.SPOOLED, State.STORED]
+
+
 @asynccontextmanager
 async def _running(post: Post) -> AsyncIterator[None]:
     task = asyncio.create_task(post.courier.run())
