@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 from peer.database import Database
 
@@ -85,20 +86,22 @@ class Contacts:
         )
         return [Pin(nickname, peer_id, bool(may_send)) for nickname, peer_id, may_send in rows]
 
-    def seen(self, peer_id: bytes, nickname: str, address: str, last_seen_ms: int) -> None:
-        """Note that a peer proved itself; the longest unseen beyond the bound go."""
-        self._database.run(
-            "INSERT OR REPLACE INTO known_peer VALUES (?, ?, ?, ?)",
-            peer_id,
-            nickname,
-            address,
-            last_seen_ms,
-        )
-        self._database.run(
-            "DELETE FROM known_peer WHERE peer_id IN"
-            " (SELECT peer_id FROM known_peer ORDER BY last_seen_ms DESC LIMIT -1 OFFSET ?)",
-            KNOWN_PEERS_MAX,
-        )
+    def seen(self, peers: Sequence[KnownPeer]) -> None:
+        """Note that peers proved themselves; the longest unseen beyond the bound go."""
+        with self._database.transaction():
+            for peer in peers:
+                self._database.run(
+                    "INSERT OR REPLACE INTO known_peer VALUES (?, ?, ?, ?)",
+                    peer.peer_id,
+                    peer.nickname,
+                    peer.address,
+                    peer.last_seen_ms,
+                )
+            self._database.run(
+                "DELETE FROM known_peer WHERE peer_id IN"
+                " (SELECT peer_id FROM known_peer ORDER BY last_seen_ms DESC LIMIT -1 OFFSET ?)",
+                KNOWN_PEERS_MAX,
+            )
 
     def known(self) -> list[KnownPeer]:
         """Return the peers ever seen, the latest first."""

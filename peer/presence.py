@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 
+from dht.views import ContactView
 from identity.address import Address
 from identity.keys import show_peer_id
+from peer.contacts import KnownPeer
 from peer.core import Core
 from peer.resolve import Named
 from peer.views import PeerState, PeerView, utc_text
@@ -26,33 +28,39 @@ class Presence:
 
     def seen(self, peer_id: bytes, nickname: str, address: Address) -> None:
         """Note that a peer proved itself just now."""
-        self._core.contacts.seen(peer_id, nickname, str(address), time.time_ns() // 1_000_000)
+        self._core.contacts.seen([KnownPeer(peer_id, nickname, str(address), _now_ms())])
+
+    def remember(self) -> None:
+        """Note of all peers that answer when they were last heard of."""
+        now_ms = _now_ms()
+        peers = [
+            KnownPeer(peer.peer_id, peer.nickname, str(peer.address), _seen_ms(peer, now_ms))
+            for peer in self._core.dht.contacts()
+            if peer.alive and not peer.client
+        ]
+        if peers:
+            self._core.contacts.seen(peers)
 
     async def current(self) -> list[PeerView]:
         """Ask every known peer whether it is there, and return all, active ones first."""
         await self._core.dht.check(None, timeout_s=CHECK_TIMEOUT_S)
+        self.remember()
         return self.known()
 
     def known(self) -> list[PeerView]:
         """Return all known peers as they were last heard of, without asking."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = _now_ms()
         views: dict[bytes, PeerView] = {}
         for contact in self._core.dht.contacts():
-            if contact.client:
-                continue
-            seen_ms = now_ms - round((contact.last_seen_s_ago or 0.0) * 1000)
-            if contact.alive:
-                self._core.contacts.seen(
-                    contact.peer_id, contact.nickname, str(contact.address), seen_ms
+            if not contact.client:
+                views[contact.peer_id] = PeerView(
+                    id=show_peer_id(contact.peer_id),
+                    nickname=contact.nickname,
+                    address=str(contact.address),
+                    state=PeerState.ACTIVE if contact.alive else PeerState.INACTIVE,
+                    last_seen=utc_text(_seen_ms(contact, now_ms)),
+                    rtt_ms=None if contact.rtt_s is None else round(contact.rtt_s * 1000, 2),
                 )
-            views[contact.peer_id] = PeerView(
-                id=show_peer_id(contact.peer_id),
-                nickname=contact.nickname,
-                address=str(contact.address),
-                state=PeerState.ACTIVE if contact.alive else PeerState.INACTIVE,
-                last_seen=utc_text(seen_ms),
-                rtt_ms=None if contact.rtt_s is None else round(contact.rtt_s * 1000, 2),
-            )
         for peer in self._core.contacts.known():
             if peer.peer_id not in views and peer.peer_id != self._core.identity.peer_id:
                 views[peer.peer_id] = PeerView(
@@ -77,3 +85,11 @@ class Presence:
             if not contact.client
         )
         return [Named(peer_id, nickname) for peer_id, nickname in known.items()]
+
+
+def _seen_ms(contact: ContactView, now_ms: int) -> int:
+    return now_ms - round((contact.last_seen_s_ago or 0.0) * 1000)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -26,7 +26,8 @@ class _Flow:
     """One direction of one content: bytes so far, and at the start of the rate's window."""
 
     done_bytes: int = 0
-    peers: set[bytes] = dataclasses.field(default_factory=set)
+    peers: OrderedDict[bytes, float] = dataclasses.field(default_factory=OrderedDict)
+    """Peer id → when it was last sent something, the latest last."""
     last_at: float = 0.0
     window_at: float = 0.0
     window_bytes: int = 0
@@ -61,7 +62,10 @@ class Traffic:
         self._uploads.move_to_end(content_id)
         while len(self._uploads) > UPLOADS_MAX:
             self._uploads.popitem(last=False)
-        flow.peers.add(peer_id)
+        flow.peers[peer_id] = now
+        flow.peers.move_to_end(peer_id)
+        while now - next(iter(flow.peers.values())) > UPLOAD_SHOWN_S:
+            flow.peers.popitem(last=False)
         flow.at(flow.done_bytes + size_bytes, now)
 
     def running(self) -> list[TransferView]:
@@ -83,8 +87,9 @@ class Traffic:
     def _download_view(self, content_id: bytes, now: float) -> TransferView:
         download = self._fetching.running[content_id]
         progress = download.progress
-        flow = self._downloads.setdefault(content_id, _Flow())
-        flow.at(progress.done_bytes, now)
+        # Of a resumed download the rate is that of what is fetched now.
+        flow = self._downloads.setdefault(content_id, _Flow(progress.fetched_bytes))
+        flow.at(progress.fetched_bytes, now)
         return TransferView(
             name=download.target.name,
             direction=Direction.DOWNLOAD,

@@ -8,7 +8,7 @@ from peer import catalog as catalog_module
 from peer import contacts as contacts_module
 from peer import parts as parts_module
 from peer.catalog import Catalog, Listed, Share
-from peer.contacts import Contacts
+from peer.contacts import Contacts, KnownPeer
 from peer.database import Database
 from peer.parts import PartJournal
 from transfer.download import JournalEntry
@@ -169,5 +169,5 @@ def test_peers_ever_seen_are_bounded_and_the_longest_unseen_go(
     monkeypatch.setattr(contacts_module, "KNOWN_PEERS_MAX", 3)
     contacts = Contacts(database)
     for seen_ms, number in enumerate([0, 1, 2, 0, 3]):
-        contacts.seen(bytes([number]) * 20, f"n{number}", "127.0.0.1:1", seen_ms)
+        contacts.seen([KnownPeer(bytes([number]) * 20, f"n{number}", "127.0.0.1:1", seen_ms)])
     assert [peer.nickname for peer in contacts.known()] == ["n3", "n0", "n2"]
