@@ -305,7 +305,7 @@ class Journal:
 
 def _outbox_row(values: tuple[Any, ...]) -> OutboxRow:
     (delivery_id, seal_id, name, recipient, content_id, size, state, kind, held_by, created_ms,
-     expires_ms, reason, attempts) = values  # fmt: skip
+     expires_ms, reason, attempts, only) = values  # fmt: skip
     return OutboxRow(
         bytes(delivery_id), bytes(seal_id), name, bytes(recipient), bytes(content_id), size,
         State(state), StoreKind(kind), tuple(json.loads(held_by)), created_ms, expires_ms, reason,
