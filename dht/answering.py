@@ -90,6 +90,7 @@ class Answerer:
             if sender.hello is None:
                 return self._fit(wire.pack_reply(message_id, wire.Status.TOKEN, None), size_bytes)
             proof = self._prove(sender, address)
+            self._remember_greeting(call, arguments)
         else:
             self._notice(sender.peer_id, address)
         budget_bytes = self._room_bytes if trusted else min(size_bytes, self._room_bytes)
@@ -132,11 +133,16 @@ class Answerer:
             raise Dropped("hello-sender")
         if not self._seen.first_time(peer_id, hello.nonce):
             raise Dropped("hello-replayed")
-        self._greeted_us[peer_id] = True
-        while len(self._greeted_us) > GREETED_US_MAX:
-            self._greeted_us.popitem(last=False)
         token = self._tokens.make(address.host, address.port, peer_id, now)
         return wire.Proof(self._own.answer(hello, address), token, max(0, self._wall_ms()))
+
+    def _remember_greeting(self, call: wire.Call, arguments: wire.CallArguments) -> None:
+        """Note who greets us unasked, having just started perhaps: it is greeted in return."""
+        if call is wire.Call.HELLO and wire.read_say_hello(arguments.body).in_return:
+            return
+        self._greeted_us[arguments.sender.peer_id] = True
+        while len(self._greeted_us) > GREETED_US_MAX:
+            self._greeted_us.popitem(last=False)
 
     def _notice(self, peer_id: bytes, address: Address) -> None:
         """Name a newcomer: unknown, elsewhere than known, or just started (it said hello)."""

@@ -122,11 +122,17 @@ class Caller:
         )
 
     async def hello(
-        self, address: Address, peer_id: bytes | None = None, *, timeout_s: float | None = None
+        self,
+        address: Address,
+        peer_id: bytes | None = None,
+        *,
+        in_return: bool = False,
+        timeout_s: float | None = None,
     ) -> bytes:
         """Prove who is at an address, also where a session exists; return its peer id."""
+        body = wire.pack_body(wire.SayHello(in_return=True)) if in_return else NO_BODY
         _, session = await self._call(
-            peer_id, address, wire.Call.HELLO, NO_BODY, timeout_s=timeout_s, afresh=True
+            peer_id, address, wire.Call.HELLO, body, timeout_s=timeout_s, afresh=True
         )
         return session.peer_id
 

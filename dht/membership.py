@@ -157,7 +157,7 @@ class Membership:
 
     async def _greet(self, peer_id: bytes, address: Address) -> None:
         try:
-            await self._caller.hello(address, peer_id)
+            await self._caller.hello(address, peer_id, in_return=True)
         except DhtError:
             self._drops["greeting-lost"] += 1
         finally:

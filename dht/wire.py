@@ -79,6 +79,13 @@ class Sender(msgspec.Struct, frozen=True, array_like=True):
     hello: Hello | None = None
 
 
+class SayHello(msgspec.Struct, frozen=True, array_like=True):
+    """Ask for a proof, in return for a hello or unasked."""
+
+    in_return: bool = False
+    """A hello in return is not answered by another one: two peers would greet for ever."""
+
+
 class FindRecords(msgspec.Struct, frozen=True, array_like=True):
     """Ask for the records under a key, and for the contacts closest to it."""
 
@@ -169,6 +176,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _request = msgspec.msgpack.Decoder(Request)
 _arguments = msgspec.msgpack.Decoder(CallArguments)
 _reply = msgspec.msgpack.Decoder(Reply)
+_say_hello = msgspec.msgpack.Decoder(SayHello)
 _find = msgspec.msgpack.Decoder(FindRecords)
 _found = msgspec.msgpack.Decoder(FoundRecords)
 _store = msgspec.msgpack.Decoder(StoreRecords)
@@ -219,7 +227,7 @@ def pack_stock_call(message_id: bytes, call: Call, *arguments: object) -> bytes:
 
 
 def pack_body(
-    body: FindRecords | FoundRecords | StoreRecords | StoredRecords | VerdictLine | None,
+    body: SayHello | FindRecords | FoundRecords | StoreRecords | StoredRecords | VerdictLine | None,
 ) -> bytes:
     """Encode the body of a call or of its answer."""
     return _pack(body)
@@ -238,6 +246,11 @@ def read_arguments(value: msgspec.Raw) -> CallArguments:
 def read_reply(value: msgspec.Raw) -> Reply:
     """Decode the envelope of an answer; its body stays packed."""
     return _decode(_reply, value)
+
+
+def read_say_hello(value: msgspec.Raw) -> SayHello:
+    """Decode the body of `hello`."""
+    return _decode(_say_hello, value)
 
 
 def read_find(value: msgspec.Raw) -> FindRecords:

@@ -492,3 +492,14 @@ async def test_hello_at_the_same_time_costs_a_publish_no_acknowledgement():
                 nodes[1].hello_address(address_of(nodes[0])),
             )
             assert report.stored_on_min == 1
+
+
+async def test_two_peers_greet_each_other_once_however_much_they_talk():
+    async with nodes_of(2) as nodes:
+        heard: list[bytes] = []
+        for node in nodes:
+            node.on_contact = lambda peer_id, _address: heard.append(peer_id)
+        for _ in range(10):
+            await nodes[0].find_name(NAME)
+            await nodes[1].find_name(NAME)
+        assert len(heard) <= 2

@@ -91,3 +91,8 @@ def test_limits_of_a_message_are_enforced_by_its_decoder():
 def test_field_added_by_a_later_version_is_ignored():
     later = msgspec.msgpack.encode([b"k" * 20, [1], [], b"", 20, False, "new"])
     assert wire.read_find(msgspec.Raw(later)).key == b"k" * 20
+
+
+def test_hello_says_in_one_byte_that_it_is_in_return():
+    assert wire.pack_body(wire.SayHello(in_return=True)) == b"\x91\xc3"
+    assert not wire.read_say_hello(msgspec.Raw(b"\x90")).in_return
