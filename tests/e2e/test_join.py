@@ -86,16 +86,13 @@ def test_udp_and_tcp_have_the_same_number(tmp_path: Path) -> None:
                 other.bind(("127.0.0.1", port))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_is_a_clean_leave_that_withdraws_the_records(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_ctrl_c_is_a_clean_leave_that_withdraws_the_records(tmp_path: Path) -> None:
     with joined(tmp_path, "ada", "bob") as [ada, bob]:
         (bob.folder / "song.txt").write_text("la")
         bob.json("put", "song.txt")
         assert [hit["name"] for hit in ada.json("search", "song")] == ["song.txt"]
         began = time.monotonic()
-        bob.signal(number)
+        bob.signal(signal.SIGINT)
         assert bob.wait_end() == 0
         assert time.monotonic() - began < 10
         assert ada.json("search", "song") == []
@@ -237,9 +234,8 @@ def test_wrong_network_key_is_exit_6(tmp_path: Path) -> None:
         assert (done.code, done.stdout) == (ExitCode.NOT_PERMITTED, "")
         assert "key" in done.stderr.splitlines()[0]
         assert "hint: " in done.stderr
-        for command in (["search", "x"], ["get", "x"]):
-            done = run_shoal(eve, *command, "--network", str(wrong))
-            assert done.code == ExitCode.NOT_PERMITTED, done.stderr
+        done = run_shoal(eve, "search", "x", "--network", str(wrong))
+        assert done.code == ExitCode.NOT_PERMITTED, done.stderr
         assert ada.json("peers") == []
 
 
