@@ -25,7 +25,7 @@ from peer.presence import Presence
 from peer.reporting import Emit, Reporter
 from peer.resolve import resolve_peer
 from peer.sending import Sending
-from peer.sharing import Sharing
+from peer.sharing import Sharing, why_changed
 from peer.views import (
     ContactView,
     FoundView,
@@ -151,7 +151,7 @@ class FetchCommands:
         *,
         to_stdout: bool,
     ) -> DownloadResult:
-        bad: list[bytes] = []
+        bad: list[str] = []
         async with reporter.progressing() as tell:
 
             def progress(state: DownloadProgress) -> None:
@@ -165,26 +165,28 @@ class FetchCommands:
                     )
                 )
 
-            result = await self._fetching.download(
-                wanted,
-                target,
-                overwrite=to_stdout or bool(arguments.get("overwrite", bool)),
-                timeout_s=_timeout_s(arguments),
-                on_progress=progress,
-                on_bad_holder=bad.append,
-            )
-        for peer_id in bad:
-            await reporter.note(
-                f"{show_peer_id(peer_id)} sent data that did not verify and was dropped"
-            )
-        return result
+            try:
+                return await self._fetching.download(
+                    wanted,
+                    target,
+                    overwrite=to_stdout or bool(arguments.get("overwrite", bool)),
+                    timeout_s=_timeout_s(arguments),
+                    on_progress=progress,
+                    on_bad_holder=lambda peer_id: bad.append(show_peer_id(peer_id)),
+                )
+            finally:
+                for peer in bad:
+                    await reporter.note(f"{peer} sent data that did not verify and was dropped")
 
     async def _share_on(self, wanted: Wanted, result: DownloadResult, reporter: Reporter) -> None:
         assert self._sharing is not None
-        existing = self._core.catalog.share(wanted.name)
-        if existing is not None and existing.content_id == result.content_id:
+        other = self._core.catalog.share(wanted.name)
+        # What lay at the target is replaced, and a share whose file is gone stands for nothing.
+        if other is not None and (other.path == result.path or why_changed(other) is not None):
+            other = None
+        if other is not None and other.content_id == result.content_id:
             return
-        if existing is not None and existing.path != result.path:
+        if other is not None:
             await reporter.note(
                 f"the file is there, but is not shared on: {wanted.name!r} means another file here",
                 hint=f"`shoal put {result.path} --as NAME` shares it under another name",

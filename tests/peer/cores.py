@@ -11,8 +11,14 @@ from identity.address import Address
 from identity.network import BootstrapNode, Network, NetworkFile
 from peer.config import Config
 from peer.core import Core
+from peer.fetching import Fetching
 from peer.home import Home
 from peer.memory import DhtMemory
+from peer.serving import Offered
+from peer.sharing import Sharing
+from rpc.caller import caller_of
+from rpc.listener import RpcListener
+from transfer.service import ServiceConfig, TransferService
 
 NETWORK = Network("peer-tests", b"p" * 32)
 QUICK = DhtConfig(handoff_s=0.02, bootstrap_retry_min_s=0.1, flush_s=0.1)
@@ -51,6 +57,25 @@ async def _core(folder: Path, nickname: str) -> Core:
     await core.dht.listen("127.0.0.1", 0)
     core.dht.advertise([address_of(core)])
     return core
+
+
+@contextlib.asynccontextmanager
+async def serving(core: Core, upload_bytes_per_s: int | None = None) -> AsyncIterator[Sharing]:
+    """Let others fetch what this core shares."""
+    sharing = Sharing(core)
+    sharing.advertise([address_of(core)])
+    service = TransferService(
+        Offered(core.catalog, Fetching(core), sharing),
+        lambda context: caller_of(context, NETWORK),
+        config=ServiceConfig(upload_bytes_per_s=upload_bytes_per_s),
+    )
+    listener = RpcListener(core.tls, NETWORK)
+    listener.add(service.handler())
+    await listener.start("127.0.0.1", core.dht.bound.port)
+    try:
+        yield sharing
+    finally:
+        await listener.stop(0.1)
 
 
 class Heard:
