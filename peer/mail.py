@@ -208,6 +208,14 @@ class Mail:
         """Tell whether a way of delivery may be used, by configuration and by the command."""
         return means in self._core.config.delivery.means and (not via or means in via)
 
+    def counters(self) -> dict[str, int]:
+        """Count what others sent that did not verify, and work that was left out."""
+        return {
+            "bad-receipts": self.courier.bad_receipts,
+            "bad-mail": self.mailbox_store.bad_manifests,
+            "work-left-out": self._background.dropped,
+        }
+
     async def close(self) -> None:
         """Close stores, journal and spool."""
         for store in self._stores():

@@ -394,7 +394,7 @@ class Peer:
             version=VERSION,
             home=str(core.home.path),
             records=len(core.dht.store),
-            drops=core.dht.counters(),
+            drops=core.dht.counters() | ({} if mail is None else mail.counters()),
         )
 
     def snapshot(self) -> Snapshot:
