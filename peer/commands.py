@@ -181,8 +181,8 @@ class FetchCommands:
     async def _share_on(self, wanted: Wanted, result: DownloadResult, reporter: Reporter) -> None:
         assert self._sharing is not None
         other = self._core.catalog.share(wanted.name)
-        # What lay at the target is replaced, and a share whose file is gone stands for nothing.
-        if other is not None and (other.path == result.path or why_changed(other) is not None):
+        # A share whose file is gone, or was replaced by this one, stands for nothing.
+        if other is not None and why_changed(other) is not None:
             other = None
         if other is not None and other.content_id == result.content_id:
             return

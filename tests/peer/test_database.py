@@ -3,6 +3,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,15 @@ def test_processes_that_open_a_new_file_at_once_all_succeed(path: Path) -> None:
     database = Database(path)
     assert count_of(database, "known_peer") == 4 * 50
     database.close()
+
+
+def test_new_file_that_another_process_is_about_to_write_is_waited_for(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as plain:
+        plain.execute("BEGIN IMMEDIATE")  # SQLite refuses write-ahead logging then, at once
+        done = threading.Timer(0.1, plain.rollback)
+        done.start()
+        Database(path).close()
+        done.join()
 
 
 def test_second_process_reads_while_the_first_writes(path: Path) -> None:
