@@ -201,7 +201,7 @@ class Mail:
 
     def on_contact(self, peer_id: bytes) -> None:
         """A peer proved itself: tell it of mail that waits here, and try mail of ours again."""
-        self.courier.wake()
+        self.courier.wake(collect=self._is_first_contact())
         self._background.start(self._nudge(peer_id))
 
     def allows(self, means: DeliveryMeans, via: Sequence[str]) -> bool:
@@ -251,6 +251,10 @@ class Mail:
         if recipient == self._core.identity.peer_id:
             return self._acceptance.refusal(sender) is None
         return True
+
+    def _is_first_contact(self) -> bool:
+        """Tell whether we were alone till now: then nobody could be asked for our mail before."""
+        return sum(contact.alive for contact in self._core.dht.contacts()) <= 1
 
     def _on_nudge(self, host_id: bytes) -> None:
         self._hosts.nudged(host_id)

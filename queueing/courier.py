@@ -45,6 +45,10 @@ class CourierConfig:
     """At least between two tries of everything spooled that waking brings."""
     tick_s: float = 30.0
     """Between two passes of `run`; `wake` makes one at once."""
+    mailboxes_ms: int = 30 * 60 * 1000
+    """Between two unasked questions to mailboxes: a host that has mail for us nudges us."""
+    mailboxes_retry_ms: int = 60_000
+    """The same after a question that failed."""
     retry_base_ms: int = 15_000
     """First pause after a failed deposit; doubles, with jitter."""
     retry_max_ms: int = 15 * 60 * 1000
@@ -91,6 +95,8 @@ class Courier:
         self._on_change = on_change
         self._config = config
         self._awake = asyncio.Event()
+        self._collect = False
+        self._ask_mailboxes_ms = 0
         self._changed = asyncio.Condition()
         self._depositing: set[bytes] = set()
         self._refreshed_ms = 0
@@ -198,7 +204,7 @@ class Courier:
 
     async def poll_receipts(self) -> None:
         """Ask every store for the receipts of deliveries under way."""
-        await self._poll(await self._journal.rows(State.SPOOLED, State.STORED))
+        await self._poll(await self._under_way())
 
     async def receive_all(self) -> ReceiveResult:
         """Collect what waits at every store into the inbox."""
@@ -239,8 +245,9 @@ class Courier:
             if row is None or is_end(row.state):  # sealed but never entered, or ended but kept
                 await self._spool.drop(delivery_id)
 
-    def wake(self) -> None:
-        """Make `run` do a pass now: mail waits, a contact came back, the network is up."""
+    def wake(self, *, collect: bool = True) -> None:
+        """Make `run` do a pass now; `collect` when mail may wait for us at a mailbox."""
+        self._collect = self._collect or collect
         self._awake.set()
 
     async def run(self) -> None:
@@ -260,8 +267,9 @@ class Courier:
                 continue
 
     async def _pass(self, *, hurried: bool) -> None:
-        await self.receive_all()
-        await self.poll_receipts()  # before the expiry: a receipt that is there still counts
+        asked = await self._receive_due()
+        # Before the expiry: a receipt that is there still counts.
+        await self._poll(await self._under_way(), everywhere=hurried or asked)
         await self.return_receipts()
         await self.expire()
         now_ms = self._wall_ms()
@@ -310,12 +318,34 @@ class Courier:
         await self._journal.update(row, self._wall_ms() + self._pause_ms(row.attempts))
         return row
 
-    async def _poll(self, rows: Sequence[OutboxRow]) -> None:
+    async def _receive_due(self) -> bool:
+        """Collect from queues each time, from mailboxes when there is a reason or it is long ago.
+
+        Returns whether mailboxes were asked: it means a lookup in the DHT, and an idle peer is to
+        send next to nothing.
+        """
+        now_ms = self._wall_ms()
+        ask = self._collect or now_ms >= self._ask_mailboxes_ms
+        self._collect = False
+        result = await self._receiver.receive_all(self._stores if ask else self._queues())
+        if ask:
+            config = self._config
+            pause_ms = config.mailboxes_retry_ms if result.failures else config.mailboxes_ms
+            self._ask_mailboxes_ms = now_ms + pause_ms
+        return ask
+
+    def _queues(self) -> list[PendingStore]:
+        return [store for store in self._stores if store.kind is not StoreKind.MAILBOX]
+
+    async def _under_way(self) -> list[OutboxRow]:
+        return await self._journal.rows(State.SPOOLED, State.STORED)
+
+    async def _poll(self, rows: Sequence[OutboxRow], *, everywhere: bool = True) -> None:
         delivery_ids = [row.delivery_id for row in rows if not is_end(row.state)]
         if not delivery_ids:
             return
         # The own spool too: a recipient may have collected straight from the sender.
-        for store in (self._spool, *self._stores):
+        for store in (self._spool, *(self._stores if everywhere else self._queues())):
             found = await _tolerantly(store.receipts(self._identity.peer_id, delivery_ids))
             for receipt in found or ():
                 await self.take_receipt(receipt)
