@@ -33,11 +33,14 @@ from transfer.manifest import (
 )
 from transfer.names import check_name
 from transfer.session import Holder as TransferHolder
+from transfer.session import SessionConfig
 
 SEARCH_LIMIT_MAX = 300
 NO_HOLDER_TIMEOUT_S = 30.0
 GIVE_UP_S = 5.0
 """Without --timeout, a get whose holders all failed asks the DHT again for this long."""
+ATTEMPTS_MAX = 2
+"""Tries to reach a holder in a row; the search then names it again while it goes on."""
 ASK_AGAIN_MIN_S = 1.0
 ASK_AGAIN_MAX_S = 5.0
 
@@ -208,7 +211,11 @@ class Fetching:
             overwrite=overwrite,
             on_progress=on_progress,
             on_bad_holder=on_bad_holder,
-            config=DownloadConfig(no_holder_timeout_s=NO_HOLDER_TIMEOUT_S, timeout_s=timeout_s),
+            config=DownloadConfig(
+                no_holder_timeout_s=NO_HOLDER_TIMEOUT_S,
+                timeout_s=timeout_s,
+                session=SessionConfig(attempts_max=ATTEMPTS_MAX),
+            ),
         )
         source.moved = lambda: download.progress.fetched_bytes
         self.running[wanted.content_id] = download
@@ -272,15 +279,16 @@ class _HolderSearch:
         moved, moved_at = self.moved(), time.monotonic()
         while True:
             found = await self._core.holders_of_content(self._wanted.content_id)
-            for holder in self._usable(merge_holders(found, self._wanted.holders)):
-                yield holder
             if self.moved() != moved:
                 moved, moved_at = self.moved(), time.monotonic()
-            elif not found and not self._waits:
+            left_s = moved_at + self._give_up_s - time.monotonic()
+            if left_s <= 0:
                 return
-            if time.monotonic() - moved_at >= self._give_up_s:
+            for holder in self._usable(merge_holders(found, self._wanted.holders)):
+                yield holder
+            if not found and not moved and not self._waits:
                 return
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(pause_s * 1.6, ASK_AGAIN_MAX_S)
 
     def _usable(self, holders: Sequence[Holder]) -> list[TransferHolder]:
