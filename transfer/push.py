@@ -92,6 +92,15 @@ class Inbox(Protocol):
         """Accept an offer, or raise Refused, UnsafeName, QuotaFull or DiskFull."""
 
 
+class _StatusLostError(PushFailed):
+    """the connection to the receiver broke while data was sent
+
+    When the receiver ends the call during a write, grpcio now and then makes up an INTERNAL status
+    that hides the receiver's own. What it would not take is then offered again, and after the
+    first chunk the sender stands still for a moment, so that the status is not run over.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class PushConfig:
     """Bounds of a push, as the sender keeps them."""
@@ -100,6 +109,8 @@ class PushConfig:
     """The receiver must take data or answer within this."""
     finish_timeout_s: float = 120.0
     """The receiver must have made a finished file safe within this."""
+    status_wait_s: float = 0.5
+    """How long a second attempt waits after its first chunk for the receiver to object."""
 
 
 async def push_file(
@@ -115,16 +126,34 @@ async def push_file(
     Raises Refused, ReceiverFull, UnsafeName, PushFailed, SourceChanged, SourceUnreadable.
     """
     descriptor = open_regular(path)
+    config = config or PushConfig()
+    try:
+        try:
+            return await _push_once(channel, offer, descriptor, on_progress, config)
+        except _StatusLostError:
+            return await _push_once(channel, offer, descriptor, on_progress, config, again=True)
+    finally:
+        os.close(descriptor)
+
+
+async def _push_once(
+    channel: grpc.aio.Channel,
+    offer: PushOffer,
+    descriptor: int,
+    on_progress: PushProgress | None,
+    config: PushConfig,
+    *,
+    again: bool = False,
+) -> bytes:
     call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(PUSH_METHOD)()
     try:
-        return await _push(call, offer, descriptor, on_progress, config or PushConfig())
+        return await _push(call, offer, descriptor, on_progress, config, again=again)
     except grpc.aio.AioRpcError as error:
         raise _typed(error) from error
     except TimeoutError as error:
         raise PushFailed("the receiver stopped answering") from error
     finally:
         call.cancel()
-        os.close(descriptor)
 
 
 async def _push(
@@ -133,6 +162,8 @@ async def _push(
     descriptor: int,
     on_progress: PushProgress | None,
     config: PushConfig,
+    *,
+    again: bool,
 ) -> bytes:
     opening = transfer_pb2.PushOffer(
         seal_id=offer.seal_id,
@@ -146,6 +177,31 @@ async def _push(
     at_bound = committed % offer.manifest.chunk_size_bytes == 0
     if committed > offer.size_bytes or not (at_bound or committed == offer.size_bytes):
         raise PushFailed("the receiver asked for an impossible offset")
+    reply = asyncio.create_task(_read_reply(call))
+    try:
+        await _send(call, offer, descriptor, committed, on_progress, config, reply, again=again)
+        async with asyncio.timeout(config.finish_timeout_s):
+            receipt = (await reply).receipt
+    finally:
+        reply.cancel()
+        await asyncio.gather(reply, return_exceptions=True)
+    if not receipt or len(receipt) > RECEIPT_BYTES_MAX:
+        raise PushFailed("the receiver sent no receipt")
+    return receipt
+
+
+async def _send(
+    call: grpc.aio.StreamStreamCall[bytes, bytes],
+    offer: PushOffer,
+    descriptor: int,
+    committed: int,
+    on_progress: PushProgress | None,
+    config: PushConfig,
+    reply: asyncio.Task[transfer_pb2.PushReply],
+    *,
+    again: bool,
+) -> None:
+    """Send all chunks from the committed size on; ends early when the receiver ended the call."""
     first = -(-committed // offer.manifest.chunk_size_bytes)
     for chunk in range(first, offer.manifest.chunk_count):
         offset, length = offer.manifest.span(chunk)
@@ -154,27 +210,34 @@ async def _push(
             raise SourceChanged
         view = memoryview(data)
         for start in range(0, length, FRAME_DATA_MAX_BYTES):
+            if reply.done():
+                return
             piece = bytes(view[start : start + FRAME_DATA_MAX_BYTES])
             request = transfer_pb2.PushRequest(offset=offset + start, data=piece)
             async with asyncio.timeout(config.idle_timeout_s):
-                await _write(call, request.SerializeToString())
+                await _write(call, request.SerializeToString(), reply)
+        if again and chunk == first:
+            await asyncio.wait([reply], timeout=config.status_wait_s)
         if on_progress is not None:
             on_progress(offset + length, offer.size_bytes)
     await call.done_writing()
-    async with asyncio.timeout(config.finish_timeout_s):
-        receipt = (await _read_reply(call)).receipt
-    if not receipt or len(receipt) > RECEIPT_BYTES_MAX:
-        raise PushFailed("the receiver sent no receipt")
-    return receipt
 
 
-async def _write(call: grpc.aio.StreamStreamCall[bytes, bytes], message: bytes) -> None:
+async def _write(
+    call: grpc.aio.StreamStreamCall[bytes, bytes],
+    message: bytes,
+    reply: asyncio.Task[transfer_pb2.PushReply],
+) -> None:
     try:
         await call.write(message)
     except asyncio.InvalidStateError:
         # The receiver has ended the call; its status says why and is what the caller shall see.
-        await _read_reply(call)
+        await reply
         raise PushFailed from None
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL and not _reason(error):
+            raise _StatusLostError from error
+        raise
 
 
 async def _read_reply(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> transfer_pb2.PushReply:
