@@ -1,6 +1,5 @@
 """The store of records: what it takes, keeps, finds and forgets, whatever it is sent."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import msgspec
@@ -460,76 +459,3 @@ def test_the_journal_of_deletions_is_bounded() -> None:
         store.store(signed(payload, expires_ms=NOW_MS + 1), now_ms=NOW_MS)
     store.expire(NOW_MS + 1)
     assert len(store.take_changes().deleted) == 2
-
-
-# --- properties ---------------------------------------------------------------------------------
-
-TINY = StorageLimits(
-    records_max=12, publisher_records_max=6, key_records_max=8, group_divisor=4, deletions_max=10
-)
-PEOPLE = (ALICE, BOB, CAROL)
-
-
-def make_pool() -> list[Record]:
-    """Sign once what the properties draw from: 3 owners, 4 contents, 3 versions each."""
-    pool = []
-    for identity in PEOPLE:
-        for number in range(4):
-            payload = NamePayload(f"name {number % 2}", bytes([number]) * 32, 1)
-            for version in range(3):
-                record = signed(
-                    payload,
-                    identity=identity,
-                    sequence=version,
-                    issued_ms=NOW_MS + version * HOUR_MS,
-                    withdrawn=(version, number) in {(1, 1), (1, 2), (2, 3)},
-                )
-                pool.append(record)
-    return pool
-
-
-POOL = make_pool()
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(POOL),
-        st.sampled_from(["", "192.0.2.0/24", "198.51.100.0/24"]),
-        st.integers(0, 3 * HOUR_MS),
-    ),
-    max_size=60,
-)
-
-
-@given(steps)
-def test_caps_hold_and_nothing_expired_or_withdrawn_is_found(
-    sent: list[tuple[Record, str, int]],
-) -> None:
-    store = RecordStore(NETWORK_ID, TINY)
-    disk: dict[bytes, SavedRecord] = {}
-    now_ms = NOW_MS
-    sequences: dict[bytes, int] = {}
-    for record, block, pause_ms in sent:
-        now_ms += pause_ms
-        store.store(record, now_ms=now_ms, source_block=block)
-        store.validate()
-        apply(disk, store)
-        held = {entry_id_of(kept): kept for kept in store.records()}
-        assert {row.entry_id: row.data for row in disk.values()} == {
-            entry_id: encode_record(kept) for entry_id, kept in held.items()
-        }
-        for entry_id, kept in held.items():
-            assert kept.sequence >= sequences.get(entry_id, 0)
-            sequences[entry_id] = kept.sequence
-        for found in all_found(store, now_ms=now_ms):
-            assert not found.withdrawn
-            assert found.expires_ms > now_ms
-
-
-@given(st.permutations(POOL), st.permutations(POOL))
-def test_stores_fed_in_different_orders_converge(one: list[Record], two: list[Record]) -> None:
-    roomy = dataclasses.replace(TINY, records_max=100, publisher_records_max=100, group_divisor=1)
-    stores = [RecordStore(NETWORK_ID, roomy), RecordStore(NETWORK_ID, roomy)]
-    for store, records in zip(stores, (one, two), strict=True):
-        for record in records:
-            store.store(record, now_ms=NOW_MS + 2 * HOUR_MS)
-    assert list(stores[0].records()) == list(stores[1].records())
-    assert {record.sequence for record in stores[0].records()} == {2}
