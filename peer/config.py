@@ -69,7 +69,6 @@ class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rates and slots; 0 is no limit of rate."""
 
     upload_bytes_per_s: int = 0
-    download_bytes_per_s: int = 0
     slots: int = 16
     """Uploads at one time; further ones are told when to ask again."""
 
@@ -156,7 +155,6 @@ def _check(config: Config, name: str) -> None:
         "mailbox.sender_quota_bytes": config.mailbox.sender_quota_bytes,
         "mailbox.retention_s": config.mailbox.retention_s - 1,
         "transfer.upload_bytes_per_s": config.transfer.upload_bytes_per_s,
-        "transfer.download_bytes_per_s": config.transfer.download_bytes_per_s,
         "transfer.slots": config.transfer.slots - 1,
         "delivery.expires_s": config.delivery.expires_s - 1,
     }

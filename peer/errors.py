@@ -73,7 +73,7 @@ class OtherNetwork(Failure):
 class InboxFull(Failure):
     """The inbox has no room left for that."""
 
-    hint = "the receiver can raise [inbox] quota in config.toml, or move files out of the inbox"
+    hint = "the receiver can move files out of the inbox, or raise inbox.quota_bytes"
     exit_code = ExitCode.FULL
 
 

@@ -129,8 +129,11 @@ class Journal:
 
     @classmethod
     async def open(cls, path: Path) -> "Journal":
-        """Open or create the journal."""
-        return await asyncio.to_thread(cls, path)
+        """Open or create the journal; StorageFailed where the file is damaged."""
+        try:
+            return await asyncio.to_thread(cls, path)
+        except sqlite3.Error as error:
+            raise StorageFailed(f"{path} cannot be used: {error}") from error
 
     async def close(self) -> None:
         """Close the file; a second close does nothing."""

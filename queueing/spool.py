@@ -68,8 +68,14 @@ class Spool:
         wall_ms: Callable[[], int],
         config: SpoolConfig = SpoolConfig(),  # noqa: B008 - frozen
     ) -> "Spool":
-        """Open or create a spool and sweep what a crash left behind."""
-        return await asyncio.to_thread(cls, folder, network_id, config, wall_ms)
+        """Open or create a spool and sweep what a crash left behind.
+
+        StorageFailed where its index is damaged.
+        """
+        try:
+            return await asyncio.to_thread(cls, folder, network_id, config, wall_ms)
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the spool {folder} cannot be used: {error}") from error
 
     async def deposit(self, manifest: OuterManifest, chunks: ChunkSource) -> DepositReceipt:
         """Keep a delivery; see `PendingStore.deposit`."""
