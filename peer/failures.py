@@ -91,8 +91,8 @@ class BadConfig(Failure):
     exit_code = ExitCode.USAGE
 
 
-# Dotted class path → exit code. Every ShoalError that is no Failure stands here by itself (a test
-# walks them all); for what came later the nearest class on the error's MRO decides.
+# Dotted class path → exit code. Every public ShoalError that is no Failure stands here by itself
+# (a test walks them all); for the others the nearest class on the error's MRO decides.
 EXIT_CODES: dict[str, ExitCode] = {
     "identity.errors.ShoalError": ExitCode.INTERNAL,
     "identity.errors.IdentityError": ExitCode.USAGE,
@@ -137,7 +137,6 @@ EXIT_CODES: dict[str, ExitCode] = {
     "transfer.errors.ReceiverFull": ExitCode.FULL,
     "transfer.errors.Refused": ExitCode.NOT_PERMITTED,
     "transfer.errors.PushFailed": ExitCode.UNREACHABLE,
-    "transfer.push_service._MalformedError": ExitCode.UNREACHABLE,
     "queueing.errors.QueueError": ExitCode.QUEUE_UNAVAILABLE,
     "queueing.errors.Unavailable": ExitCode.QUEUE_UNAVAILABLE,
     "queueing.errors.Blocked": ExitCode.QUEUE_UNAVAILABLE,

@@ -86,7 +86,9 @@ def code_of(kind: type[ShoalError]) -> ExitCode:
 
 def test_each_error_of_a_package_stands_in_the_table_by_itself() -> None:
     errors = every_error()
-    missing = [path for path, kind in errors.items() if not issubclass(kind, Failure)]
+    # A private class stays in its module; its family's code stands for it should it escape.
+    public = [path for path, kind in errors.items() if not kind.__name__.startswith("_")]
+    missing = [path for path in public if not issubclass(errors[path], Failure)]
     missing = sorted(path for path in missing if path not in EXIT_CODES)
     assert len(errors) > 60
     assert missing == []
