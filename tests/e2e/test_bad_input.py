@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from identity.keys import Identity
 from identity.network import parse_network_file
 from peer.failures import ExitCode
 from tests.support.processes import CLI, PeerProcess, joined, peers_in, run_shoal
+from tests.support.waiting import until
 
 MIB = 1024 * 1024
 HOUR_S = 3600
@@ -228,10 +228,7 @@ def test_full_disk_is_exit_7_and_nothing_is_left_as_the_file(tmp_path: Path) -> 
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
-            deadline = time.monotonic() + 20
-            while not any(path.stat().st_blocks for path in disk.glob(".shoal-*")):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            until(lambda: any(path.stat().st_blocks for path in disk.glob(".shoal-*")))
             with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
                 for _ in range(3 * 16):
                     filler.write(bytes(MIB // 16))

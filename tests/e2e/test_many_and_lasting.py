@@ -23,6 +23,7 @@ from tests.support.processes import (
     private_network,
     seed_of,
 )
+from tests.support.waiting import until
 
 MIB = 1024 * 1024
 
@@ -54,13 +55,6 @@ def begin_get(peer: PeerProcess, *arguments: str) -> "subprocess.Popen[bytes]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-
-
-def until(holds, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, "the awaited state did not come"
-        time.sleep(0.02)
 
 
 def bytes_on_disk(folder: Path) -> int:

@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
 from console.stage import free_port
+from tests.support import waiting
 
 CLI = Path(__file__).resolve().parents[2] / "cli.py"
 READY_TIMEOUT_S = 20.0
@@ -217,13 +217,14 @@ class PeerProcess:
         timeout_s: float = 20.0,
     ) -> list[dict[str, Any]]:
         """Repeat a listing until it is as wanted."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            items = self.json(*arguments)
-            if until(items):
-                return items
-            assert time.monotonic() < deadline, f"{arguments}: still {items}\n{self.log}"
-            time.sleep(0.1)
+        items: list[dict[str, Any]] = []
+
+        def as_wanted() -> bool:
+            items[:] = self.json(*arguments)
+            return until(items)
+
+        waiting.until(as_wanted, timeout_s, f"{arguments} of {self.name}")
+        return items
 
     def wait_end(self, timeout_s: float = END_TIMEOUT_S) -> int:
         """Wait until it ended by itself; returns the exit code."""
