@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 from identity.errors import InvalidPeerId, ShoalError
 from identity.keys import parse_peer_id, show_peer_id
 from peer.core import Core
-from peer.errors import BadInput, NotFound
+from peer.errors import AmbiguousName, BadInput, NotFound
 from peer.fetching import SEARCH_LIMIT_MAX, Fetching, Wanted, target_of
 from peer.finding import Offer
+from peer.home import STDOUT_PREFIX
 from peer.presence import Presence
 from peer.reporting import Emit, Reporter
 from peer.resolve import resolve_peer
@@ -116,11 +117,7 @@ class FetchCommands:
 
     async def get(self, arguments: Arguments, reporter: Reporter) -> None:
         """Fetch a content, share it on, and send where it is."""
-        wanted = await self._fetching.wanted(
-            arguments.take("what", str),
-            arguments.get("from", str),
-            lambda text: resolve(self._core, self._presence, text),
-        )
+        wanted = await self._wanted(arguments, reporter)
         to_stdout = arguments.get("stdout", bool) or False
         if to_stdout:
             target = self._temporary_target()
@@ -141,6 +138,18 @@ class FetchCommands:
         ):
             await self._share_on(wanted, result, reporter)
         await reporter.result(get_view(wanted, result))
+
+    async def _wanted(self, arguments: Arguments, reporter: Reporter) -> Wanted:
+        try:
+            return await self._fetching.wanted(
+                arguments.take("what", str),
+                arguments.get("from", str),
+                lambda text: resolve(self._core, self._presence, text),
+            )
+        except AmbiguousName as error:
+            for offer in error.offers:  # to choose from
+                await reporter.item(found_view(offer))
+            raise
 
     async def _download(
         self,
@@ -201,7 +210,7 @@ class FetchCommands:
     def _temporary_target(self) -> Path:
         folder = self._core.home.path / "run"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="get-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=STDOUT_PREFIX, delete=False) as file:
             return Path(file.name)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from peer.failures import ExitCode, Failure
+from peer.finding import Offer
 
 
 class DamagedDatabase(Failure):
@@ -49,6 +52,16 @@ class Ambiguous(Failure):
     """That name means more than one thing."""
 
     exit_code = ExitCode.AMBIGUOUS
+
+
+class AmbiguousName(Ambiguous):
+    """Several contents are offered under that name."""
+
+    hint = "choose one by its id, or whose you want: `shoal get NAME --from PEER`"
+
+    def __init__(self, message: str, offers: Sequence[Offer]) -> None:
+        super().__init__(message)
+        self.offers = tuple(offers)
 
 
 class NotPermitted(Failure):

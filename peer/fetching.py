@@ -16,10 +16,10 @@ from pathlib import Path
 
 from dht.words import words_of
 from identity.address import Address
-from identity.keys import show_peer_id
+from identity.keys import short_peer_id
 from peer.catalog import Listed
 from peer.core import Core
-from peer.errors import Ambiguous, BadInput, NoHolderReachable, NotFound
+from peer.errors import Ambiguous, AmbiguousName, BadInput, NoHolderReachable, NotFound
 from peer.finding import Holder, Offer, merge_holders, offers_of
 from peer.parts import PartJournal
 from transfer.download import Download, DownloadConfig, DownloadResult, Progress
@@ -36,6 +36,8 @@ from transfer.session import Holder as TransferHolder
 from transfer.session import SessionConfig
 
 SEARCH_LIMIT_MAX = 300
+OFFERS_SHOWN = 8
+HOLDERS_SHOWN = 4
 NO_HOLDER_TIMEOUT_S = 30.0
 GIVE_UP_S = 5.0
 """Without --timeout, a get whose holders all failed asks the DHT again for this long."""
@@ -102,9 +104,7 @@ class Fetching:
     async def wanted(self, what: str, from_peer: str | None, resolve: ResolvePeer) -> Wanted:
         """Say which content an argument of `get` means; NotFound, Ambiguous, BadInput."""
         if what.startswith("b3:") and from_peer is None:
-            by_id = await self._wanted_by_id(what)
-            if by_id is not None:
-                return by_id
+            return await self._wanted_by_id_or_name(what)
         offers = await self.offers_named(what)
         if not offers and from_peer is None and "@" in what:
             name, _, peer = what.rpartition("@")
@@ -114,7 +114,17 @@ class Fetching:
             return await self._wanted_from(what, from_peer, resolve, offers)
         return self._only(what, offers)
 
-    async def _wanted_by_id(self, what: str) -> Wanted | None:
+    async def _wanted_by_id_or_name(self, what: str) -> Wanted:
+        """An id first; a file may be named like one all the same."""
+        try:
+            return self._wanted_by_id(what)
+        except (NotFound, BadInput):
+            offers = await self.offers_named(what)
+            if not offers:
+                raise
+            return self._only(what, offers)
+
+    def _wanted_by_id(self, what: str) -> Wanted:
         try:
             content_id = parse_content_id(what)
         except BadContentId:
@@ -124,7 +134,7 @@ class Fetching:
         size_bytes = listed[0].size_bytes if listed else None
         return Wanted(content_id, name, size_bytes, ())
 
-    def _wanted_by_prefix(self, what: str) -> Wanted | None:
+    def _wanted_by_prefix(self, what: str) -> Wanted:
         try:
             prefix = parse_content_prefix(what)
         except BadContentId as error:
@@ -171,14 +181,12 @@ class Fetching:
                 return Wanted(offer.content_id, offer.name, offer.size_bytes, offer.holders)
             case several:
                 listed = "; ".join(
-                    f"{show_content_id(o.content_id)} ({o.size_bytes} bytes, from "
-                    + ", ".join(show_peer_id(h.peer_id)[:8] for h in o.holders[:4])
-                    + ")"
-                    for o in several[:8]
+                    f"{show_content_id(o.content_id)} from "
+                    + ", ".join(short_peer_id(h.peer_id) for h in o.holders[:HOLDERS_SHOWN])
+                    for o in several[:OFFERS_SHOWN]
                 )
-                raise Ambiguous(
-                    f"{len(several)} contents are offered as {name!r}: {listed}",
-                    hint="choose one by its id, or whose you want: `shoal get NAME --from PEER`",
+                raise AmbiguousName(
+                    f"{len(several)} contents are offered as {name!r}: {listed}", several
                 )
 
     def _remember(self, offers: Sequence[Offer]) -> None:
@@ -218,7 +226,7 @@ class Fetching:
             ),
         )
         source.moved = lambda: download.progress.fetched_bytes
-        self.running[wanted.content_id] = download
+        self.running.setdefault(wanted.content_id, download)
         try:
             return await download.run()
         except NoHolders as error:
@@ -228,7 +236,8 @@ class Fetching:
                 raise
             raise self._nobody(wanted, source) from error
         finally:
-            self.running.pop(wanted.content_id, None)
+            if self.running.get(wanted.content_id) is download:
+                del self.running[wanted.content_id]
 
     def _nobody(self, wanted: Wanted, source: _HolderSearch) -> Exception:
         if not source.known:

@@ -22,6 +22,9 @@ _NETWORK_FILE_BYTES_MAX = 256 * 1024
 _LOCK_ATTEMPTS_MAX = 5
 _LOCK_PAUSE_S = 0.02
 _LEAVE_TIMEOUT_S = 12.0
+_LEFTOVER_S = 24 * 3600
+STDOUT_PREFIX = "get-"
+"""Files in `run` that a `get -o -` streams from."""
 _SUBFOLDERS = ("run", "spool", "inbox")
 
 
@@ -107,7 +110,16 @@ class Home:
     def lock(self) -> HomeLock:
         """Take the home for this process; AlreadyRunning names whoever has it."""
         self.ensure()
-        return HomeLock(self.lock_path)
+        lock = HomeLock(self.lock_path)
+        self._sweep()
+        return lock
+
+    def _sweep(self) -> None:
+        """Delete what `get -o -` left behind when it was killed; what is in use is younger."""
+        for path in (self.path / "run").glob(f"{STDOUT_PREFIX}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                    path.unlink()
 
     def running_pid(self) -> int | None:
         """The process that has this home (0 when it cannot be told), or None."""

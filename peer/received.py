@@ -12,6 +12,9 @@ from pathlib import Path
 
 from peer.database import Database
 
+RECEIVED_MAX = 100_000
+"""The oldest beyond it go; a letter lives 30 days at most, so none of these comes again."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Received:
@@ -53,6 +56,11 @@ class ReceivedJournal:
                 size_bytes,
                 str(path),
                 time.time_ns() // 1_000_000,
+            )
+            self._database.run(
+                "DELETE FROM received WHERE rowid IN"
+                " (SELECT rowid FROM received ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
+                RECEIVED_MAX,
             )
 
     def find(self, sender: bytes, seal_id: bytes) -> Received | None:

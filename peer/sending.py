@@ -100,7 +100,7 @@ class Sending:
         reporter: Reporter,
         expires_s: int | None,
     ) -> Letter:
-        shown = check_name(unicodedata.normalize("NFC", name or path.name))
+        shown = check_name(unicodedata.normalize("NFC", path.name if name is None else name))
         check_source(path)
         life_ms = (expires_s or self._core.config.delivery.expires_s) * 1000
         if not 0 < life_ms < LIFETIME_MAX_MS:

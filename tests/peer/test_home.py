@@ -113,3 +113,15 @@ def test_relative_home_does_not_follow_the_current_folder(
     home = Home(Path("here"))
     monkeypatch.chdir("/")
     assert home.path == tmp_path / "here"
+
+
+def test_leftovers_of_killed_gets_are_swept_and_fresh_ones_kept(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.ensure()
+    old, fresh = home.path / "run" / "get-old", home.path / "run" / "get-fresh"
+    for path in (old, fresh):
+        path.touch()
+    os.utime(old, (0, 0))
+    with home.lock():
+        assert not old.exists()
+        assert fresh.exists()
