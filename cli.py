@@ -6,16 +6,17 @@ cryptography. What a command does is said by peer; how it looks, by console.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import click
 
 from console.command_line import (
+    EXAMPLES,
     Group,
     Parsed,
     Settings,
@@ -24,40 +25,25 @@ from console.command_line import (
     usage_words,
 )
 from console.edge import run_to_exit_code
-from peer.failures import ExitCode, Failure, NoPeerRunning, failure_of
+from peer.control_client import ask_snapshot, call
+from peer.failures import ExitCode, Failure, failure_of
 from peer.given import (
+    absolute,
     check_arguments,
     get_target,
     leave_on_signals,
     parse_address,
     parse_advertised,
     parse_listen,
-    read_invite,
+    read_join,
     read_secret,
 )
+from peer.home import Home
+from peer.installed import this_command
 from peer.units import parse_span
 from peer.version import VERSION
 
-if TYPE_CHECKING:
-    from peer.home import Home
-
-
-_EXAMPLES = """\b
-Examples:
-  shoal join                               run a peer; makes a private network the first time
-  shoal join shoal1-...                    join somebody's network by their invite
-  shoal put holiday.jpg                    share a file in place
-  shoal search holiday                     find files by words of their names
-  shoal get holiday.jpg                    fetch it from everybody who has it
-  shoal put thesis.pdf --to bob            deliver it, even if bob is away and you leave too
-  shoal demo                               see all of this on this machine in half a minute
-
-The options above may also follow the command; `--` ends the options. Results are on stdout,
-everything else on stderr. Exit codes: 0 done, 1 internal error, 2 usage, 3 nothing found,
-4 no holder reachable, 5 not verified, 6 not permitted, 7 full, 8 timed out, 9 no peer running,
-10 ambiguous, 11 queue unavailable, 130 interrupted.
-"""
-
+Result = TypeVar("Result")
 
 pass_settings = click.make_pass_decorator(Settings)
 ADDRESS = Parsed("HOST:PORT", parse_address)
@@ -70,7 +56,7 @@ NETWORK = click.option(
 )
 
 
-@click.group(cls=Group, hide_globals=False, invoke_without_command=True, epilog=_EXAMPLES)
+@click.group(cls=Group, hide_globals=False, invoke_without_command=True, epilog=EXAMPLES)
 @click.pass_context
 def shoal(context: click.Context) -> None:
     """Share files peer to peer: find by name, fetch from everybody, deliver to the absent."""
@@ -103,15 +89,15 @@ def join(settings: Settings, /, **given: Any) -> int:
     does not show in the process list. Without one the peer takes --network, else the network it
     was in before, else it makes a new private network and shows its invite.
     """
-
-    given["invite"] = read_invite(given["invite"])
-    given["queue"] = read_secret(given["queue"])
-    given["shares"] = tuple(_absolute(path) for path in given["shares"])
-    if given["network_file"] is not None:
-        given["network_file"] = _absolute(given["network_file"])
     if given["invite"] and given["network_file"]:
         raise click.UsageError("INVITE and --network both name a network: give one")
-    return _join_detached(settings, given) if given["detach"] else _join_here(settings, given)
+    given = read_join(given)
+    if not given["detach"]:
+        return _join_here(settings, given)
+    from peer.detach import join_detached
+
+    click.echo(join_detached(_home(settings), this_command(), given, verbose=settings.verbose))
+    return ExitCode.DONE
 
 
 @shoal.command()
@@ -148,7 +134,7 @@ def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
         raise click.UsageError("--as names one file, but several were given")
     if given["to"] is None and (given["expires_s"] is not None or given["wait"] or given["via"]):
         raise click.UsageError("--expires, --wait and --via need --to PEER")
-    arguments = {"paths": [str(_absolute(path)) for path in paths], **given}
+    arguments = {"paths": [str(absolute(path)) for path in paths], **given}
     _ask(settings, "put", arguments)
 
 
@@ -179,18 +165,17 @@ def get(settings: Settings, /, network_file: Path | None, **given: Any) -> None:
 
     NAME@PEER is short for NAME --from PEER. Works with no peer running.
     """
-
-    output = given.pop("output")
+    output, share = given.pop("output"), not given.pop("no_share")
     folder, target = get_target(output, overwrite=given["overwrite"])
     place = {"folder": folder, "target": target, "stdout": output == "-"}
-    arguments = {**given, **place, "share": not given.pop("no_share")}
+    arguments = {**given, **place, "share": share}
     if output != "-":
         _ask_or_do(settings, "get", arguments, network_file)
         return
     from console.stream import StdoutFile
 
     stream = StdoutFile(settings.output())
-    _ask_or_do(settings, "get", arguments, network_file, on_event=stream.event)
+    _ask_or_do(settings, "get", arguments, network_file, stream.event)
     stream.write()
 
 
@@ -203,7 +188,6 @@ def peers(settings: Settings, watch: bool) -> None:
         _ask(settings, "peers", {})
         return
     from console.watch import watch_peers
-    from peer.control_client import ask_snapshot
 
     home = _home(settings)
     watch_peers(settings.output(), lambda: ask_snapshot(home), plain=settings.json)
@@ -316,18 +300,14 @@ def network_new(
 @shoal.command()
 @click.option("--queue", metavar="AMQP_URL", help="Deliver by RabbitMQ (@FILE reads the URL).")
 @click.option("--keep", is_flag=True, help="Leave the folders for a look.")
-@pass_settings
-def demo(settings: Settings, queue: str | None, keep: bool) -> int:
+def demo(queue: str | None, keep: bool) -> int:
     """Show the whole story with five peers on this machine, in under half a minute."""
     from console.demo import run_demo
 
-    del settings
-    return run_demo(command=_this_command(), queue_url=read_secret(queue), keep=keep)
+    return run_demo(command=this_command(), queue_url=read_secret(queue), keep=keep)
 
 
 def _home(settings: Settings) -> Home:
-    from peer.home import Home
-
     folder = home_folder(settings)
     return Home.default() if folder is None else Home(folder)
 
@@ -336,14 +316,10 @@ def _ask(
     settings: Settings, command: str, arguments: dict[str, Any], *, shown_as: str = ""
 ) -> None:
     """Let the running peer do a command, and show what it says."""
-    from peer.control_client import call
-
-    output = settings.output()
-    try:
-        call(_home(settings), command, arguments, lambda e: output.event(shown_as or command, e))
-        output.finished(shown_as or command)
-    finally:
-        output.close()
+    shown_as = shown_as or command
+    with settings.output() as output:
+        call(_home(settings), command, arguments, partial(output.event, shown_as))
+        output.finished(shown_as)
 
 
 def _ask_or_do(
@@ -351,127 +327,53 @@ def _ask_or_do(
     command: str,
     arguments: dict[str, Any],
     network_file: Path | None,
-    on_event: Callable[[dict[str, Any]], None] | None = None,
+    show: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
-    """Let the running peer do it; where none runs, do it through a short-lived client."""
-    from peer.control_client import call
+    """Let the running peer do a command; where none runs, do it through a short-lived client."""
+    from peer.asking import call_or_do_alone
 
-    output = settings.output()
-
-    def show(event: dict[str, Any]) -> None:
-        # The items of a get are the contents to choose from: no result, but part of the error.
-        if command == "get" and event["event"] == "item":
-            output.event("search", event, to_stderr=True)
-        else:
-            output.event(command, event)
-
-    try:
-        try:
-            if network_file is not None:
-                raise NoPeerRunning  # the running peer may be in another network
-            call(_home(settings), command, arguments, on_event or show)
-        except NoPeerRunning:
-            _run(_alone(settings, command, arguments, network_file, on_event or show))
+    with settings.output() as output:
+        call_or_do_alone(
+            _home(settings),
+            command,
+            arguments,
+            show or partial(output.event, command),
+            network_file=network_file,
+            run=partial(_run, settings),
+        )
         output.finished(command)
-    finally:
-        output.close()
-
-
-async def _alone(
-    settings: Settings,
-    command: str,
-    arguments: dict[str, Any],
-    network_file: Path | None,
-    show: Callable[[dict[str, Any]], None],
-) -> int:
-    from console.logs import start_logging
-    from peer.node import run_command_alone
-    from peer.options import AloneOptions
-
-    async def emit(event: dict[str, Any]) -> None:
-        show(event)
-
-    start_logging(verbose=settings.verbose)
-    options = AloneOptions(
-        home=_home(settings).path,
-        network_file=None if network_file is None else _absolute(network_file),
-        fallback_network_file=_checkout_network(),
-    )
-    await run_command_alone(options, command, arguments, emit)
-    return ExitCode.DONE
-
-
-# --- the running peer -------------------------------------------------------------------------
 
 
 def _join_here(settings: Settings, given: dict[str, Any]) -> int:
-    from console.logs import start_logging
     from console.screen import JoinScreen
     from peer.options import join_options
 
-    start_logging(verbose=settings.verbose)
-    options = join_options(_home(settings).path, given, fallback=_checkout_network())
+    options = join_options(_home(settings).path, given)
     screen = JoinScreen(table=not given["no_table"], quiet=settings.quiet)
 
-    async def run() -> int:
-        import asyncio
-
+    async def serve() -> int:
         leave_on_signals(screen.leaving)
-        from peer.node import run_peer
+        from peer.node import run_peer  # takes a moment: signals are heard before
 
-        async with asyncio.TaskGroup() as group:
-            drawing = group.create_task(screen.run())
-            code = await run_peer(options, screen)
-            drawing.cancel()
-        return code
+        return await screen.drawn_beside(run_peer(options, screen))
 
-    return _run(run())
+    return _run(settings, serve())
 
 
-def _join_detached(settings: Settings, given: dict[str, Any]) -> int:
-    from peer.detach import join_arguments, start_detached
-
-    home = _home(settings)
-    flags = ["--home", str(home.path), *(["-v"] if settings.verbose else [])]
-    line = start_detached(
-        home,
-        [*_this_command(), *flags, *join_arguments(given)],
-        stdin_text=f"{given['invite']}\n" if given["invite"] else "",
-        environment={"SHOAL_QUEUE": given["queue"]} if given["queue"] else {},
-    )
-    click.echo(line)
-    return ExitCode.DONE
-
-
-def _run(main: Coroutine[Any, Any, int]) -> int:
-    """Run on uvloop where there is one; chosen here and nowhere else."""
+def _run(settings: Settings, main: Coroutine[Any, Any, Result]) -> Result:
+    """Run with logs, on uvloop where there is one; chosen here and nowhere else."""
     import asyncio
 
+    from console.logs import start_logging
+
+    start_logging(verbose=settings.verbose)
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with suppress(ImportError):
         import uvloop
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        code: int = runner.run(main)
-    return code
-
-
-def _this_command() -> list[str]:
-    return [sys.executable, str(Path(__file__).resolve())]
-
-
-def _checkout_network() -> Path | None:
-    """The bootstrap.json of a checkout; an installed command has none beside it."""
-    path = Path(__file__).resolve().parent / "bootstrap.json"
-    return path if path.is_file() else None
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - a link is shared under its own name
-
-
-# --- the process ------------------------------------------------------------------------------
+        return runner.run(main)
 
 
 def main() -> int:

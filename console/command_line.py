@@ -1,7 +1,7 @@
 """The grammar of the command line: click classes that take the global options anywhere.
 
-Owns --home, --json, --quiet, -v and --version, before and after the command, and the argument types
-that need no package of ours. Must not know what any command does.
+Owns --home, --json, --quiet, -v and --version, before and after the command, the argument types
+that need no package of ours, and the end of `shoal --help`. Must not know what any command does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,22 @@ import click
 
 from console.edge import ReaderGone
 from console.output import Output
+
+EXAMPLES = """\b
+Examples:
+  shoal join                               run a peer; makes a private network the first time
+  shoal join shoal1-...                    join somebody's network by their invite
+  shoal put holiday.jpg                    share a file in place
+  shoal search holiday                     find files by words of their names
+  shoal get holiday.jpg                    fetch it from everybody who has it
+  shoal put thesis.pdf --to bob            deliver it, even if bob is away and you leave too
+  shoal demo                               see all of this on this machine in half a minute
+
+The options above may also follow the command; `--` ends the options. Results are on stdout,
+everything else on stderr. Exit codes: 0 done, 1 internal error, 2 usage, 3 nothing found,
+4 no holder reachable, 5 not verified, 6 not permitted, 7 full, 8 timed out, 9 no peer running,
+10 ambiguous, 11 queue unavailable, 130 interrupted.
+"""
 
 
 @dataclasses.dataclass(slots=True)

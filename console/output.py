@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from console.progress import Bars
 from console.text import escape, get_line, human_size, human_span, plural
@@ -61,14 +61,23 @@ class Output:
         self._rows: dict[str, list[Fields]] = {}
         self._said_something = False
 
-    def event(self, command: str, event: Fields, *, to_stderr: bool = False) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def event(self, command: str, event: Fields) -> None:
         """Show one event of a command, whether it came from the running peer or from our own."""
         match event["event"]:
+            case "item" if command == "get":
+                # The contents to choose from: no result, but part of the error that follows.
+                self._bars.stop()
+                self.show("search", event["item"], sys.stderr)
             case "item" | "result" as kind:
                 self._bars.stop()
                 self._said_something = True
-                stream = sys.stderr if to_stderr else sys.stdout
-                self.show(command, event[kind], stream)
+                self.show(command, event[kind])
             case "progress":
                 self._bars.update(event)
             case "note":

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from console.output import is_terminal, print_line
 from console.text import escape
@@ -23,7 +23,7 @@ _REFRESH_S = 0.5
 
 
 class JoinScreen:
-    """The observer of one peer; `run` redraws the table until cancelled."""
+    """The observer of one peer, which is run by `drawn_beside`."""
 
     def __init__(self, *, table: bool, quiet: bool) -> None:
         self.leaving = asyncio.Event()
@@ -53,8 +53,16 @@ class JoinScreen:
         if hint:
             self._say(f"hint: {escape(hint)}")
 
-    async def run(self) -> None:
-        """Draw the table twice a second from ready on; returns at once where none is wanted."""
+    async def drawn_beside(self, peer: Coroutine[Any, Any, int]) -> int:
+        """Run the peer, with its table drawn until it ends; returns its exit code."""
+        async with asyncio.TaskGroup() as group:
+            drawing = group.create_task(self._redraw())
+            code = await peer
+            drawing.cancel()
+        return code
+
+    async def _redraw(self) -> None:
+        """Draw the table twice a second from ready on, where one is wanted."""
         await self._is_ready.wait()
         if not self._table_wanted or self._snapshot is None:
             return

@@ -26,8 +26,7 @@ class StdoutFile:
             self._file = path.open("rb")
             path.unlink()  # at once: whatever happens to us, nothing stays behind
         else:
-            shown_as = "search" if event["event"] == "item" else "get"
-            self._output.event(shown_as, event, to_stderr=True)
+            self._output.event("get", event)
 
     def write(self) -> None:
         self._output.close()

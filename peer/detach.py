@@ -28,10 +28,23 @@ class StartFailed(Failure):
     exit_code = ExitCode.INTERNAL  # where its own is not known
 
 
-def start_detached(
+def join_detached(
+    home: Home, command: Sequence[str], given: Mapping[str, Any], *, verbose: bool
+) -> str:
+    """Run the given join in the background; returns its ready line, or raises StartFailed."""
+    flags = ["--home", str(home.path), *(["-v"] if verbose else [])]
+    return _start(
+        home,
+        [*command, *flags, *_join_arguments(given)],
+        stdin_text=f"{given['invite']}\n" if given["invite"] else "",
+        environment={"SHOAL_QUEUE": given["queue"]} if given["queue"] else {},
+    )
+
+
+def _start(
     home: Home, command: Sequence[str], *, stdin_text: str, environment: Mapping[str, str]
 ) -> str:
-    """Run a join command in the background and wait for its ready line.
+    """Start a process of its own session and wait for its ready line.
 
     Raises StartFailed with the child's own message, hint and exit code when it ended first.
     """
@@ -64,7 +77,7 @@ def start_detached(
         os.close(log)
 
 
-def join_arguments(given: Mapping[str, Any]) -> list[str]:
+def _join_arguments(given: Mapping[str, Any]) -> list[str]:
     """Spell out a parsed join again, without its secrets and with no table."""
     words = ["join", "--no-table"]
     for option, name in (("--network", "network_file"), ("--listen", "listen")):

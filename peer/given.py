@@ -1,6 +1,6 @@
-"""What a person gives a command besides plain arguments: secrets by stdin or file, and signals.
+"""What a person gives a command: addresses, paths, secrets by stdin or file, and signals.
 
-Standard library only.
+Owns making these usable wherever and whenever the command is done. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peer.failures import ExitCode, Failure
 
@@ -63,11 +63,28 @@ def check_arguments(arguments: Sequence[str]) -> None:
             ) from None
 
 
+def absolute(path: Path | str) -> Path:
+    """Make a path good in every folder; a link stays a link, it is used under its own name."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+
+
+def read_join(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Take a join's secrets from where they were put, and make its paths good in every folder."""
+    network_file = given["network_file"]
+    return {
+        **given,
+        "invite": read_invite(given["invite"]),
+        "queue": read_secret(given["queue"]),
+        "shares": tuple(absolute(path) for path in given["shares"]),
+        "network_file": None if network_file is None else absolute(network_file),
+    }
+
+
 def get_target(output: str | None, *, overwrite: bool) -> tuple[str, str | None]:
     """Where a get writes: the folder, and the absolute target, None for the file's own name."""
     if output is None or output == "-":
         return str(Path.cwd()), None
-    path = Path(os.path.abspath(output))  # noqa: PTH100 - a link is replaced, not followed
+    path = absolute(output)
     if path.is_dir():
         return str(path), None
     if os.path.lexists(path) and not overwrite:

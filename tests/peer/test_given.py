@@ -15,6 +15,7 @@ from peer.given import (
     parse_advertised,
     parse_listen,
     read_invite,
+    read_join,
     read_secret,
 )
 
@@ -109,3 +110,22 @@ def test_target_is_the_name_in_a_folder_or_a_path_that_is_free(
     with pytest.raises(Failure, match="there already"):
         get_target("dangling", overwrite=False)
     assert get_target("dangling", overwrite=True)[1] == str(tmp_path / "dangling")
+
+
+def test_join_is_read_once_and_its_paths_hold_in_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "url").write_text("amqp://broker/\n")
+    given = {
+        "invite": None,
+        "queue": "@url",
+        "shares": (Path("a"), Path("/b")),
+        "network_file": Path("../net.json"),
+        "listen": None,
+    }
+    read = read_join(given)
+    assert read["queue"] == "amqp://broker/"
+    assert read["shares"] == (tmp_path / "a", Path("/b"))
+    assert read["network_file"] == tmp_path.parent / "net.json"
+    assert read_join({**given, "network_file": None})["network_file"] is None

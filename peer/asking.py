@@ -1,0 +1,58 @@
+"""Have a command done: by the home's running peer, or without one by a client for the moment.
+
+Owns that choice for `search` and `get`. Must not know what the commands do nor how their events
+are shown. The client's packages are loaded only when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from peer.control_client import call
+from peer.failures import NoPeerRunning
+from peer.home import Home
+from peer.installed import checkout_network
+
+Show = Callable[[dict[str, Any]], None]
+
+
+def call_or_do_alone(
+    home: Home,
+    command: str,
+    arguments: dict[str, Any],
+    show: Show,
+    *,
+    network_file: Path | None,
+    run: Callable[[Coroutine[Any, Any, None]], object],
+) -> None:
+    """Do one command and show each event; `run` gives the client an event loop.
+
+    A network file that is asked for is the client's: the running peer may be in another network.
+    """
+    if network_file is None:
+        try:
+            call(home, command, arguments, show)
+        except NoPeerRunning:
+            pass
+        else:
+            return
+    run(_do_alone(home.path, command, arguments, show, network_file))
+
+
+async def _do_alone(
+    home: Path,
+    command: str,
+    arguments: dict[str, Any],
+    show: Show,
+    network_file: Path | None,
+) -> None:
+    from peer.node import run_command_alone
+    from peer.options import AloneOptions
+
+    async def emit(event: dict[str, Any]) -> None:
+        show(event)
+
+    options = AloneOptions(home, network_file, checkout_network())
+    await run_command_alone(options, command, arguments, emit)
