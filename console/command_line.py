@@ -70,7 +70,8 @@ class Group(click.Group):
     group_class = type
 
     def __init__(self, *args: Any, hide_globals: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        # Without a command click would make its whole help the error's one line.
+        super().__init__(*args, **{"no_args_is_help": False, **kwargs})
         self.params += global_options(hidden=hide_globals)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -148,6 +149,8 @@ def usage_words(error: click.ClickException) -> tuple[str, str]:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "shoal"
     message = " ".join(error.format_message().split()).rstrip(".")
+    if message[1:2].islower():  # click begins with a capital, our messages do not
+        message = message[0].lower() + message[1:]
     return message, f"see `{command} --help`"
 
 

@@ -1,6 +1,7 @@
 """The root of every error that a person may read, and identity's own errors.
 
-Owns: the rule that ``str(error)`` is one plain line and ``hint`` says what to do about it.
+Owns: the rule that ``str(error)`` is one plain line, without a capital at its beginning or a stop
+at its end since it follows "shoal: ", and that ``hint`` says what to do about it.
 Must not know: exit codes, terminals, or which package raises what.
 """
 
@@ -61,5 +62,8 @@ class ForeignCertificate(IdentityError):
 
 
 def _first_line(kind: type[ShoalError]) -> str:
+    """The docstring as it follows "shoal: ": no capital but a name's or an acronym's."""
     document = inspect.getdoc(kind) or kind.__name__
-    return document.splitlines()[0].rstrip(".")
+    line = document.splitlines()[0].rstrip(".")
+    word = line.split()[0]
+    return line if word[1:] != word[1:].lower() else line[0].lower() + line[1:]

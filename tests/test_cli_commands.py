@@ -81,6 +81,8 @@ def test_commands_without_a_peer_exit_9(tmp_path: Path, command: str) -> None:
     "arguments",
     [
         ("nonsense",),
+        ("contact",),
+        ("network",),
         ("put",),
         ("put", "x", "--expires", "7d"),
         ("put", "x", "--to", "bob", "--expires", "soon"),
@@ -106,6 +108,8 @@ def test_usage_error_is_a_line_and_a_hint_and_exit_2(
     assert (done.code, done.stdout) == (ExitCode.USAGE, "")
     lines = done.stderr.splitlines()
     assert lines[0].startswith("shoal: ")
+    assert not lines[0].removeprefix("shoal: ")[:2].istitle()
+    assert len(lines[0]) < 120
     assert len(lines) <= 2
     assert "Traceback" not in done.stderr
 

@@ -64,6 +64,22 @@ def test_functions_fit_a_screen() -> None:
     assert long == []
 
 
+def test_messages_begin_with_no_capital() -> None:
+    """They follow "shoal: "; acronyms and placeholders such as HOST keep theirs."""
+    found = []
+    for path in python_files():
+        if shown(path).startswith("tests/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                first = node.exc.args[0]
+                first = first.values[0] if isinstance(first, ast.JoinedStr) else first
+                text = first.value if isinstance(first, ast.Constant) else None
+                if isinstance(text, str) and text[:2].istitle():
+                    found.append(f"{shown(path)}:{node.lineno} {text}")
+    assert found == []
+
+
 def test_modules_say_what_they_own() -> None:
     silent = [
         shown(path)

@@ -125,3 +125,6 @@ def test_each_error_says_one_line_without_arguments_of_its_own() -> None:
             continue  # it cannot be built without saying more
         assert str(error), path
         assert "\n" not in str(error) + error.hint, path
+        # It follows "shoal: ".
+        assert not str(error)[:2].istitle(), path
+        assert not str(error).endswith("."), path
