@@ -25,7 +25,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "peers": ("id", "nickname", "address", "state", "last_seen", "rtt_ms"),
     "inbox": ("delivery_id", "name", "from", "size", "path", "state"),
     "outbox": ("delivery_id", "name", "to", "state", "held_by", "expires"),
-    "contact": ("nickname", "id"),
+    "contact": ("nickname", "id", "added"),
     "put": ("name", "size", "content_id", "stored_on"),
     "send": ("delivery_id", "name", "state", "held_by", "expires"),
     "get": ("path", "size", "content_id", "sources", "fetched_bytes", "seconds"),
@@ -140,6 +140,8 @@ def print_line(line: str, stream: TextIO) -> None:
 def _cell(name: str, value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ",".join(_cell(name, item) for item in value) or "-"
     if isinstance(value, float):
@@ -205,8 +207,6 @@ def _status(fields: Fields) -> list[str]:
 
 
 def _status_value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, Mapping):
         return ",".join(f"{escape(str(k))}={escape(str(v))}" for k, v in value.items()) or "-"
     return _cell("", value)

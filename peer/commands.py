@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from identity.errors import InvalidPeerId, ShoalError
 from identity.keys import parse_peer_id, show_peer_id
+from peer.contacts import Pin
 from peer.core import Core
 from peer.errors import AmbiguousName, BadInput, NotFound
 from peer.fetching import SEARCH_LIMIT_MAX, Fetching, Wanted, target_of
@@ -407,14 +408,14 @@ class Commands:
 
     async def _contact_list(self, _: Arguments, reporter: Reporter) -> None:
         for pin in self._core.contacts.pins():
-            await reporter.item(ContactView(pin.nickname, show_peer_id(pin.peer_id)))
+            await reporter.item(contact_view(pin))
 
     async def _contact_remove(self, arguments: Arguments, reporter: Reporter) -> None:
         nickname = arguments.take("nickname", str)
         pin = self._core.contacts.pinned(nickname)
         if pin is None or not self._core.contacts.remove(nickname):
             raise NotFound(f"no contact is named {nickname!r}", hint="`shoal contact list`")
-        await reporter.result(ContactView(nickname, show_peer_id(pin.peer_id)))
+        await reporter.result(contact_view(pin))
 
 
 def _timeout_s(arguments: Arguments) -> float | None:
@@ -422,6 +423,11 @@ def _timeout_s(arguments: Arguments) -> float | None:
     if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise BadInput(f"{timeout_s} s is no time to wait", hint="--timeout takes seconds")
     return timeout_s
+
+
+def contact_view(pin: Pin) -> ContactView:
+    """Show whom a nickname means."""
+    return ContactView(pin.nickname, show_peer_id(pin.peer_id), added=pin.may_send)
 
 
 def found_view(offer: Offer) -> FoundView:

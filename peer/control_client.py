@@ -50,15 +50,6 @@ def ask_snapshot(home: Home) -> dict[str, Any]:
     return results[-1] if results else {}
 
 
-def is_running(home: Home) -> bool:
-    """Whether a peer of this home answers on its control socket."""
-    try:
-        _connect(home).close()
-    except NoPeerRunning:
-        return False
-    return True
-
-
 def _connect(home: Home) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -23,24 +23,11 @@ class PeerState(StrEnum):
     INACTIVE = "inactive"
 
 
-class DeliveryState(StrEnum):
-    """Where a file for a peer stands; the last four are final."""
-
-    SPOOLED = "spooled"
-    STORED = "stored"
-    DELIVERED = "delivered"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-    REFUSED = "refused"
-
-
 class Direction(StrEnum):
     """Which way a transfer goes, seen from this peer."""
 
     DOWNLOAD = "download"
     UPLOAD = "upload"
-    SEND = "send"
-    RECEIVE = "receive"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,10 +155,11 @@ class InviteView:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ContactView:
-    """Whom a nickname means."""
+    """Whom a nickname means; ``added`` by the person, else only remembered as first seen."""
 
     nickname: str
     id: str
+    added: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from queueing.receipt import RECEIPT_BYTES_MAX
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """What RabbitMQ 4 takes at most; the largest sealed chunk is half of it."""
+assert CHUNK_BYTES_MAX + TAG_BYTES < MESSAGE_BYTES_MAX
 EXPIRATION_MAX_MS = 2**32 - 1
 _SIGNATURE_BYTES = 64
 _CANCEL_TAG = b"shoal cancel 1"

@@ -126,10 +126,6 @@ class Receiver:
             else:  # taken, or the sender does not know the delivery any more
                 await self._journal.returned(due.delivery_id)
 
-    async def has_received(self, sender: bytes, seal_id: bytes) -> bool:
-        """Tell whether a letter was taken or refused before, whichever way it came."""
-        return await self._journal.received(sender, seal_id) is not None
-
     async def take_push(
         self, sender: bytes, seal_id: bytes, content_id: bytes, delivery_id: bytes
     ) -> bytes:

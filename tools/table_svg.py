@@ -44,7 +44,7 @@ def sample() -> Snapshot:
     )
     transfers = (
         TransferView("lecture-07.mp4", "download", 412_000_000, 734_000_000, 96_500_000.0, 3),
-        TransferView("thesis.pdf", "send", 1_800_000, 2_400_000, 1_100_000.0, 2),
+        TransferView("thesis.pdf", "upload", 1_800_000, 2_400_000, 1_100_000.0, 2),
     )
     return Snapshot(status=status, peers=peers, transfers=transfers, invite="shoal1-…")
 

@@ -31,12 +31,12 @@ def test_contacts_are_added_listed_and_removed(street: list[PeerProcess]) -> Non
     ada, bob, carol = street
     assert ada.json("contact", "list") == []
     (added,) = ada.json("contact", "add", "my friend", bob.id)
-    assert added == {"nickname": "my friend", "id": bob.id}
+    assert added == {"nickname": "my friend", "id": bob.id, "added": True}
     assert ada.json("contact", "list") == [added]
     (changed,) = ada.json("contact", "add", "my friend", carol.id)
     assert ada.json("contact", "list") == [changed]
     done = ada.run("contact", "list")
-    assert done.stdout == f"my friend\t{carol.id}\n"
+    assert done.stdout == f"my friend\t{carol.id}\tyes\n"
     assert ada.json("contact", "remove", "my friend") == [changed]
     assert ada.json("contact", "list") == []
     done = ada.run("contact", "remove", "my friend")
@@ -100,8 +100,11 @@ def test_second_id_under_a_nickname_in_use_is_reported_and_never_followed(
         assert second.id in done.stderr
         assert inbox_files(second) == []
         assert send(ada, source, second.id)["to"] == second.id
+        seen = {"nickname": "eve", "id": first.id, "added": False}
+        assert seen in ada.json("contact", "list")
         ada.json("contact", "add", "eve", second.id)
         assert send(ada, source, "eve")["to"] == second.id
+        assert {**seen, "id": second.id, "added": True} in ada.json("contact", "list")
 
 
 def test_peer_that_left_is_still_known_by_its_nickname(

@@ -10,7 +10,7 @@ import pytest
 
 from peer import control
 from peer.control import ControlServer, Emit
-from peer.control_client import call, is_running
+from peer.control_client import call
 from peer.failures import ExitCode, Failure, NoPeerRunning
 from peer.home import Home
 
@@ -121,10 +121,11 @@ async def test_killed_peer_is_told_from_a_slow_one(home: Home, peer: Peer) -> No
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(home.socket_path))
     stale.close()
-    assert not is_running(home)
+    with pytest.raises(NoPeerRunning):
+        await ask(home, "items", count=1)
     server = ControlServer(home.socket_path, peer.handle)
     await server.start()
-    assert await asyncio.to_thread(is_running, home)
+    await ask(home, "items", count=1)
     await server.stop()
 
 
