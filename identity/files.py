@@ -1,7 +1,7 @@
 """Small secret files: read with a bound, written whole or not at all, mode 0600.
 
-Owns: the atomic write and the repair of a mode that lets others read.
-Must not know: what the files hold.
+Owns: the atomic write, the repair of a mode that lets others read, and the two steps of which
+larger durable files are made. Must not know: what the files hold.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def create_private(path: Path, data: bytes) -> None:
         os.link(temporary, path)
     finally:
         temporary.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def replace_private(path: Path, data: bytes) -> None:
@@ -52,7 +52,24 @@ def replace_private(path: Path, data: bytes) -> None:
     except OSError:
         temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+
+
+def write_at(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of the data at an offset, however little the system takes at a time."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_beside(path: Path, data: bytes) -> Path:
@@ -69,11 +86,3 @@ def _write_beside(path: Path, data: bytes) -> Path:
                 temporary.unlink()
             raise
     return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -154,7 +154,9 @@ class Home:
 
     def write_network(self, data: bytes) -> None:
         """Remember a network file; it may hold the network's key, so 0600."""
-        write_private(self.network_path, data)
+        from identity.files import replace_private
+
+        replace_private(self.network_path, data)
 
 
 class HomeLock:
@@ -195,23 +197,6 @@ def _take(descriptor: int) -> bool:
         else:
             return True
     return False
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, readable by us only."""
-    import tempfile
-
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:  # mkstemp makes it 0600
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
 
 
 def _runtime_folder() -> Path:

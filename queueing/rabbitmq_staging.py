@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
+from identity.files import sync_folder, write_at
 from queueing.envelope import OuterManifest, decode_manifest
 from queueing.errors import BadEnvelope, Expired, StorageFailed
 from queueing.rabbitmq_messages import (
@@ -308,12 +309,12 @@ class Staging:
             descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
                 for chunk in row.fresh:
-                    _write_at(descriptor, chunk.sealed, row.manifest.sealed_offset(chunk.index))
+                    write_at(descriptor, chunk.sealed, row.manifest.sealed_offset(chunk.index))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             if is_new:
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
             self._db.execute(
                 "UPDATE mail SET have = ?, missing = ?, held_bytes = ? WHERE delivery_id = ?",
                 (bytes(row.have), row.have.count(0), row.held_bytes, delivery_id),
@@ -355,18 +356,3 @@ class Staging:
             raise StorageFailed(
                 f"the folder for collected mail cannot be written: {error}"
             ) from error
-
-
-def _write_at(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

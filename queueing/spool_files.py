@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from identity.files import sync_folder, write_at
 from queueing.envelope import OuterManifest
 from queueing.errors import BadEnvelope
 
@@ -72,7 +73,7 @@ class SpoolFiles:
         except FileNotFoundError:
             return False
         try:
-            _write_all(descriptor, sealed, manifest.sealed_offset(index))
+            write_at(descriptor, sealed, manifest.sealed_offset(index))
         finally:
             os.close(descriptor)
         return True
@@ -91,7 +92,7 @@ class SpoolFiles:
         finally:
             os.close(descriptor)
         path.rename(self._whole(manifest.delivery_id))
-        _sync_folder(self._sealed)
+        sync_folder(self._sealed)
         return True
 
     def read(self, manifest: OuterManifest, index: int) -> bytes:
@@ -126,18 +127,3 @@ class SpoolFiles:
 
     def _partial(self, delivery_id: bytes) -> Path:
         return self._sealed / (delivery_id.hex() + _PARTIAL_SUFFIX)
-
-
-def _write_all(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
