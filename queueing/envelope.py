@@ -227,28 +227,10 @@ def seal_file(
     if padded_bytes > PADDED_BYTES_MAX:
         raise TooLarge
     content_key = secrets.token_bytes(32)
-    chunk_bytes = chunk_bytes_for(padded_bytes)
-    count = -(-padded_bytes // chunk_bytes)
     cipher = ChaCha20Poly1305(content_key)
-    digests: list[bytes] = []
-    content_hash = blake3()
-    with path.open("rb") as file:
-        before = _fingerprint(file)
-        for index in range(count):
-            wanted = min(chunk_bytes, padded_bytes - index * chunk_bytes)
-            content = file.read(min(wanted, max(0, size - index * chunk_bytes)))
-            content_hash.update(content)
-            sealed = cipher.encrypt(
-                _chunk_nonce(index),
-                content.ljust(wanted, b"\0"),
-                _chunk_context(seal_id, index, count),
-            )
-            digests.append(blake3(sealed).digest())
-            sink(index, sealed)
-        if _fingerprint(file) != before or before[0] != size:
-            raise SourceChanged
+    digests, content_digest = _seal_chunks(cipher, path, size, seal_id, sink)
     info = _wrap_info(network_id, identity.public_key, recipient_sealing_key, seal_id)
-    header = _header_bytes(content_id, content_hash.digest(), size, name)
+    header = _header_bytes(content_id, content_digest, size, name)
     signature = identity.sign(Purpose.LETTER, network_id, info + header)
     sealed_header = cipher.encrypt(
         _HEADER_NONCE, (header + signature).ljust(_HEADER_BYTES, b"\0"), info
@@ -257,7 +239,7 @@ def seal_file(
     wrapped_key = _SUITE.encrypt(content_key, recipient_key, info=info)
     unsigned = OuterManifest(
         seal_id, identity.public_key, recipient_id, created_ms, expires_ms, wrapped_key,
-        sealed_header, chunk_bytes, padded_bytes, tuple(digests),
+        sealed_header, chunk_bytes_for(padded_bytes), padded_bytes, digests,
     )  # fmt: skip
     return sign_manifest(identity, network_id, unsigned)
 
@@ -305,6 +287,31 @@ def open_chunk(letter: Letter, index: int, sealed: bytes) -> bytes:
     except InvalidTag as error:
         raise BadEnvelope("a sealed chunk cannot be opened") from error
     return plain[: max(0, letter.size - index * manifest.chunk_bytes)]
+
+
+def _seal_chunks(
+    cipher: ChaCha20Poly1305, path: Path, size: int, seal_id: bytes, sink: Sink
+) -> tuple[tuple[bytes, ...], bytes]:
+    """Pad and seal the content into the sink; return the chunks' digests and the content's."""
+    padded_bytes = padded_size(size)
+    chunk_bytes = chunk_bytes_for(padded_bytes)
+    count = -(-padded_bytes // chunk_bytes)
+    digests: list[bytes] = []
+    content_hash = blake3()
+    with path.open("rb") as file:
+        before = _fingerprint(file)
+        for index in range(count):
+            wanted = min(chunk_bytes, padded_bytes - index * chunk_bytes)
+            content = file.read(min(wanted, max(0, size - index * chunk_bytes)))
+            content_hash.update(content)
+            padded = content.ljust(wanted, b"\0")
+            context = _chunk_context(seal_id, index, count)
+            sealed = cipher.encrypt(_chunk_nonce(index), padded, context)
+            digests.append(blake3(sealed).digest())
+            sink(index, sealed)
+        if _fingerprint(file) != before or before[0] != size:
+            raise SourceChanged
+    return tuple(digests), content_hash.digest()
 
 
 def _wrap_info(network_id: bytes, sender_key: bytes, sealing_key: bytes, seal_id: bytes) -> bytes:
