@@ -10,8 +10,9 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 
-from identity.address import Address
+from identity.address import Address, ip_of
 from identity.errors import ShoalError
+from peer.errors import BadInput
 
 DEFAULT_PORT = 4100
 DEFAULT_LISTEN = Address("0.0.0.0", DEFAULT_PORT)  # noqa: S104 - a peer is there to be reached
@@ -70,16 +71,30 @@ def advertised_addresses(host: str, port: int, advertise: Address | None) -> tup
     """Return the addresses to tell others, one a family, the asked one first.
 
     The default route's address stands for a wildcard; loopback only when listening there or when
-    nothing else exists. Port 0 of `advertise` stands for the port that we listen on.
+    nothing else exists. Port 0 of `advertise` stands for the port that we listen on. A name is
+    looked up here, which may take a moment: others believe no names. BadInput where it has no
+    address.
     """
     if advertise is not None:
-        return (Address(advertise.host, advertise.port or port),)
+        return _looked_up(advertise.host, advertise.port or port)
     if host not in ("0.0.0.0", "::", ""):  # noqa: S104
-        return (Address(host, port),)
+        return _looked_up(host, port)
     families = [socket.AF_INET] if host == "0.0.0.0" else [socket.AF_INET, socket.AF_INET6]  # noqa: S104
     found = [_route_address(family) for family in families]
     addresses = tuple(Address(host, port) for host in found if host is not None)
     return addresses or (Address("127.0.0.1", port),)
+
+
+def _looked_up(host: str, port: int) -> tuple[Address, ...]:
+    if ip_of(host) is not None:
+        return (Address(host, port),)
+    try:
+        rows = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BadInput(f"{host!r} has no address to tell others: {reason}") from error
+    by_family = {family: str(place[0]) for family, _, _, _, place in reversed(rows)}
+    return tuple(Address(found, port) for found in by_family.values())
 
 
 def _route_address(family: socket.AddressFamily) -> str | None:

@@ -416,8 +416,9 @@ class Peer:
         port = self._addresses[0].port
         hosts = ("127.0.0.1", "::1", "localhost")
         own = {Address(host, port) for host in hosts} | set(self._addresses)
-        listen = self._options.listen
-        return own | ({Address(listen.host, port)} if listen is not None else set())
+        # As they were written, too: a bootstrap node's own name stands in the network file.
+        asked = (self._options.listen, self._options.advertise)
+        return own | {Address(each.host, each.port or port) for each in asked if each is not None}
 
     def _queue_url(self) -> str | None:
         return self._options.queue_url or self.core.config.queue.amqp or self.core.file.queue_amqp

@@ -12,6 +12,7 @@ from peer.addresses import (
     advertised_addresses,
     bind_one_port,
 )
+from peer.errors import BadInput
 from rpc.errors import CannotListen, PortInUse
 
 
@@ -109,6 +110,18 @@ async def test_other_failure_ends_the_search_at_once(monkeypatch: pytest.MonkeyP
 def test_address_that_was_asked_for_is_told_alone() -> None:
     asked = Address("203.0.113.9", 4200)
     assert advertised_addresses("0.0.0.0", 4100, asked) == (asked,)
+
+
+def test_name_is_told_as_its_addresses_since_others_believe_no_names() -> None:
+    for told in (
+        advertised_addresses("0.0.0.0", 4100, Address("localhost", 0)),
+        advertised_addresses("localhost", 4100, None),
+    ):
+        assert told
+        assert {each.host for each in told} <= {"127.0.0.1", "::1"}
+        assert {each.port for each in told} == {4100}
+    with pytest.raises(BadInput, match="no address"):
+        advertised_addresses("0.0.0.0", 4100, Address("nowhere.invalid", 4100))
 
 
 def test_advertised_host_without_a_port_means_the_one_we_listen_on() -> None:
