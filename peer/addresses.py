@@ -92,7 +92,10 @@ def _looked_up(host: str, port: int) -> tuple[Address, ...]:
         rows = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise BadInput(f"{host!r} has no address to tell others: {reason}") from error
+        raise BadInput(
+            f"{host!r} has no address to tell others: {reason}",
+            hint="name one that can be looked up, or write the IP address itself",
+        ) from error
     by_family = {family: str(place[0]) for family, _, _, _, place in reversed(rows)}
     return tuple(Address(found, port) for found in by_family.values())
 
