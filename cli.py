@@ -140,7 +140,7 @@ def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
 
 @shoal.command()
 @click.argument("words", nargs=-1, required=True, metavar="WORD...")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 300), default=50, show_default=True)
 @NETWORK
 @pass_settings
 def search(
