@@ -20,7 +20,7 @@ from dht.node import bulk_handler
 from dht.records import NICKNAME_BYTES_MAX, Payload, PeerPayload
 from identity.address import Address
 from identity.errors import ShoalError
-from identity.keys import show_peer_id
+from identity.keys import short_peer_id, show_peer_id
 from identity.network import BootstrapNode
 from peer.addresses import DEFAULT_LISTEN, advertised_addresses, bind_one_port
 from peer.commands import Arguments, Commands, FetchCommands, PeerFacts
@@ -366,7 +366,7 @@ class Peer:
         )
 
     def _on_received(self, row: Received) -> None:
-        self._observer.note(f"received {row.name!r} from {show_peer_id(row.sender)[:8]}", row.path)
+        self._observer.note(f"received {row.name!r} from {short_peer_id(row.sender)}: {row.path}")
 
     def _on_delivery(self, row: OutboxRow) -> None:
         _log.info("delivery %s is %s", row.delivery_id.hex()[:8], row.state)

@@ -107,7 +107,7 @@ def test_live_table_draws_over_itself_and_goes_away() -> None:
     assert "a note" in stream.getvalue()
 
 
-def test_svg_shows_the_real_table(tmp_path: Path) -> None:
+def test_picture_in_the_documents_is_the_real_table(tmp_path: Path) -> None:
     out = tmp_path / "table.svg"
     command = [sys.executable, str(ROOT / "tools" / "table_svg.py"), str(out)]
     subprocess.run(command, check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
@@ -115,3 +115,4 @@ def test_svg_shows_the_real_table(tmp_path: Path) -> None:
     assert svg.startswith("<svg")
     for word in ("class-2026", "carol", "inactive", "lecture-07.mp4"):
         assert word in svg
+    assert (ROOT / "docs/table.svg").read_text() == svg, "make svg"
