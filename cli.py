@@ -263,7 +263,7 @@ def contact_add(settings: Settings, nickname: str, peer_id: str) -> None:
 @contact.command("list")
 @pass_settings
 def contact_list(settings: Settings) -> None:
-    """List the contacts."""
+    """List whom nicknames mean: contacts that were added, and ids remembered at first sight."""
     _ask(settings, "contact_list", {}, shown_as="contact")
 
 
