@@ -5,10 +5,12 @@ signed acknowledgements' check. Must not know lookups, the record store or sched
 
 A call goes with our token where we have one, else with a hello, padded to a full datagram. Its
 answer proves the peer, or says that the token is not good: then the call is repeated. Each send
-that stays without an answer is repeated once within the same timeout.
+that stays without an answer is repeated once within the same timeout. How long somebody waits for
+a call is another matter (`wait_for`): the call goes on, and what it hears late counts.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from dht.config import DhtConfig
 from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer
 from dht.hello import UNKNOWN_ID, BadHello, Hello, HelloAnswer, check_answer
 from dht.lookup import Candidate
+from dht.patience import Patience
 from dht.protocol import Answer, ShoalProtocol
 from dht.records import Record, encode_record
 from dht.self_view import SelfView
@@ -66,7 +69,7 @@ class _Exchange:
     message_id: bytes
     hello: Hello | None
     reply: wire.Reply
-    rtt_s: float | None
+    rtt_s: float
 
 
 class Caller:
@@ -78,12 +81,14 @@ class Caller:
         own: SelfView,
         sink: ContactSink,
         config: DhtConfig,
+        patience: Patience,
         clock: Callable[[], float],
     ) -> None:
         self._protocol = protocol
         self._own = own
         self._sink = sink
         self._config = config
+        self._patience = patience
         self._clock = clock
         self._sessions: OrderedDict[Address, Session] = OrderedDict()
 
@@ -141,6 +146,31 @@ class Caller:
         await self._call(
             candidate.peer_id, candidate.address, wire.Call.HELLO, NO_BODY, timeout_s=timeout_s
         )
+
+    async def wait_for(
+        self,
+        task: asyncio.Task[None],
+        peer_id: bytes | None,
+        address: Address,
+        *,
+        at_most_s: float = math.inf,
+    ) -> None:
+        """Wait for a task that calls a peer until it ends or the peer is silent for too long.
+
+        The task goes on in any case.
+        """
+        if peer_id is None and (session := self._sessions.get(address)) is not None:
+            peer_id = session.peer_id
+        deadline = self._clock() + at_most_s
+        while not task.done():
+            now = self._clock()
+            left_s = min(deadline - now, self._config.call_timeout_s)
+            wait_s = self._patience.wait_s(peer_id, address, at_most_s=left_s, now=now)
+            await asyncio.wait([task], timeout=max(0.0, wait_s))
+            if task.done() or self._patience.is_silent(address, now=self._clock()):
+                return
+            if self._clock() >= deadline:
+                self._patience.silent(address, now=self._clock())
 
     def public_key_at(self, candidate: Candidate) -> bytes | None:
         """The key that a candidate proved at its address, if it did."""
@@ -237,20 +267,20 @@ class Caller:
         address: Address,
         build: Callable[[bytes], bytes],
         deadline: float,
-    ) -> tuple[Answer, float | None]:
-        sent = self._clock()
-        waiting: list[asyncio.Future[Answer]] = []
+    ) -> tuple[Answer, float]:
+        sent: dict[asyncio.Future[Answer], float] = {}
+        resend_s = self._patience.resend_s(peer_id, address, unknown_s=self._config.resend_s)
         try:
-            for patience_s in (self._config.resend_s, self._config.call_timeout_s):
-                waiting.append(self._protocol.ask(address, build)[1])
+            for patience_s in (resend_s, self._config.call_timeout_s):
+                sent[self._protocol.ask(address, build)[1]] = self._clock()
                 left_s = max(0.0, min(patience_s, deadline - self._clock()))
                 done, _ = await asyncio.wait(
-                    waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                    sent, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if done:
-                    # Which of two sends was answered is known, how long it took is then not.
-                    rtt_s = self._clock() - sent if len(waiting) == 1 else None
-                    return done.pop().result(), rtt_s
+                    answered = done.pop()
+                    return answered.result(), self._clock() - sent[answered]
+                self._patience.silent(address, now=self._clock())
                 if self._clock() >= deadline:
                     break
         except asyncio.CancelledError:
@@ -258,7 +288,7 @@ class Caller:
                 raise NoAnswer("the node was closed") from None
             raise
         finally:
-            for future in waiting:
+            for future in sent:
                 future.cancel()
         if peer_id is not None:
             self._sink.on_silent(peer_id, address)

@@ -44,6 +44,11 @@ class Collector:
         """Whether no further identity is taken."""
         return len(self._found) >= self._records_max
 
+    @property
+    def has_hits(self) -> bool:
+        """Whether any live record was found."""
+        return any(not record.withdrawn for record, _ in self._found.values())
+
     def add(self, data: bytes, *, now_ms: int) -> bool:
         """Take one record from a storer; True when it is good and news."""
         try:

@@ -93,12 +93,17 @@ class Contact(Node):  # type: ignore[misc]
         self.rtt_variance_s += (deviation_s - self.rtt_variance_s) * _RTT_VARIANCE_WEIGHT
         self.rtt_s += (sample_s - self.rtt_s) * _SRTT_WEIGHT
 
+    @property
+    def rtt_bound_s(self) -> float | None:
+        """Return SRTT + 4·RTTVAR: hardly a round trip takes longer. None before the first one."""
+        return None if self.rtt_s is None else self.rtt_s + 4 * self.rtt_variance_s
+
     def soft_timeout_s(self) -> float:
-        """Return SRTT + 4·RTTVAR within bounds: after it a lookup no longer waits for us alone."""
-        if self.rtt_s is None:
+        """Return that time within bounds: after it a lookup no longer waits for us alone."""
+        bound_s = self.rtt_bound_s
+        if bound_s is None:
             return SOFT_TIMEOUT_DEFAULT_S
-        estimate_s = self.rtt_s + 4 * self.rtt_variance_s
-        return min(max(estimate_s, SOFT_TIMEOUT_MIN_S), SOFT_TIMEOUT_MAX_S)
+        return min(max(bound_s, SOFT_TIMEOUT_MIN_S), SOFT_TIMEOUT_MAX_S)
 
     def answered(self, now: float, rtt_s: float | None = None) -> None:
         """Note an answer from this contact's own address: it lives, and nothing failed."""

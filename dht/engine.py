@@ -174,7 +174,14 @@ class Engine:
         self._stock_pinger = StockPinger(
             self.protocol, self.stock, clock=self._clock, timeout_s=config.call_timeout_s
         )
-        self.caller = Caller(self.protocol, self.own, self.membership, config, self._clock)
+        self.caller = Caller(
+            self.protocol,
+            self.own,
+            self.membership,
+            config,
+            self.membership.patience,
+            self._clock,
+        )
 
     def _build_answerer(self) -> Answerer:
         config = self.config
@@ -208,6 +215,7 @@ class Engine:
             self.store,
             self.own,
             self.config,
+            self.membership.patience,
             clock=self._clock,
             wall_ms=self.now_ms,
             spawn=self._spawn,
@@ -223,6 +231,7 @@ class Engine:
             self.own,
             self.config,
             wall_ms=self.now_ms,
+            spawn=self._spawn,
             drops=self.drops,
         )
         self.upkeep = Upkeep(

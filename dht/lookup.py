@@ -34,12 +34,15 @@ class Goal(enum.Enum):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """Somebody to ask; `soft_timeout_s` is ours (SRTT + 4·RTTVAR), never taken from a reply."""
+    """Somebody to ask; both times are our own opinion, never taken from a reply."""
 
     peer_id: bytes
     address: Address
     public_key: bytes | None = None
     soft_timeout_s: float | None = None
+    """SRTT + 4·RTTVAR; None: the lookup's."""
+    linger_s: float | None = None
+    """At most this instead of the lookup's; 0 for one that is silent already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,17 @@ class _Entry:
     """When and where the requests without reply or failure were sent, oldest first."""
     soft_deadline: float = math.inf
 
+    def linger_end(self, linger_s: float) -> float:
+        """Return until when a silent one still holds up a lookup that lingers this long."""
+        own_s = self.candidate.linger_s
+        return self.soft_deadline + (linger_s if own_s is None else min(own_s, linger_s))
+
 
 class Lookup:
     """Find the k peers closest to a target that answer.
 
-    Inputs: `next(now)`, `on_reply`, `on_failure`, `on_bad`. Outputs: Ask, Wait, Done; `closest()`.
+    Inputs: `next(now)`, `on_reply`, `on_failure`, `on_bad`, `hurry`. Outputs: Ask, Wait, Done;
+    `closest()`, `late()`.
     Candidate states: HEARD -> ASKED -> ANSWERED; ASKED -> LATE (soft timeout) -> ANSWERED or DEAD;
     ASKED -> DEAD (failure, hard timeout, bad reply). A LATE or failed one with an address not yet
     tried is HEARD again. DEAD is final: quarantined until the lookup ends.
@@ -151,6 +160,7 @@ class Lookup:
         self._own_id = own_id
         self._config = config or LookupConfig()
         self._target_number = int.from_bytes(target, "big")
+        self._linger_s = self._config.linger_s
         self._entries: dict[bytes, _Entry] = {}
         self._open: dict[bytes, _Entry] = {}
         self._has_answer = False
@@ -199,7 +209,7 @@ class Lookup:
                 break
             if candidate.peer_id != peer_id:
                 added += 1
-                self._hear(msgspec.structs.replace(candidate, soft_timeout_s=None))
+                self._hear(candidate)
         self._forget_farthest()
 
     def on_failure(self, peer_id: bytes, now: float, address: Address | None = None) -> None:
@@ -225,6 +235,14 @@ class Lookup:
             return
         self._expire(now)
         self._close(entry, Standing.DEAD)
+
+    def hurry(self, linger_s: float) -> None:
+        """Let the silent hold up the end for no longer than this: there is something to show."""
+        self._linger_s = min(self._linger_s, linger_s)
+
+    def late(self) -> list[Candidate]:
+        """Return those who were asked and are silent past their soft timeout, closest first."""
+        return [each.candidate for each in self._ordered() if each.standing is Standing.LATE]
 
     def closest(self) -> list[Candidate]:
         """Return the k closest that answered, closest first."""
@@ -266,7 +284,7 @@ class Lookup:
                 case Standing.DEAD:
                     continue
                 case Standing.LATE:
-                    if now >= entry.soft_deadline + self._config.linger_s:
+                    if now >= entry.linger_end(self._linger_s):
                         continue
                 case Standing.HEARD | Standing.ASKED | Standing.ANSWERED:
                     pass
@@ -298,7 +316,9 @@ class Lookup:
         entry.standing = Standing.ASKED
         entry.outstanding.append((now, entry.candidate.address))
         self._open[entry.peer_id] = entry
-        soft_s = entry.candidate.soft_timeout_s or self._config.soft_timeout_s
+        soft_s = entry.candidate.soft_timeout_s
+        if soft_s is None:
+            soft_s = self._config.soft_timeout_s
         entry.soft_deadline = now + min(soft_s, self._config.hard_timeout_s)
         self.requests += 1
         return Ask(entry.candidate)
@@ -336,7 +356,7 @@ class Lookup:
             if entry.standing is Standing.ASKED:
                 deadlines.append(entry.soft_deadline)
             elif entry.standing is Standing.LATE:
-                linger_end = entry.soft_deadline + self._config.linger_s
+                linger_end = entry.linger_end(self._linger_s)
                 if now < linger_end:
                     deadlines.append(linger_end)
         return min(deadlines)

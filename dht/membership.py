@@ -18,6 +18,7 @@ from dht.contacts import Contact
 from dht.errors import DhtError
 from dht.hints import Scope, is_believable, plain_host, scope_of
 from dht.lookup import Candidate, Goal
+from dht.patience import Patience
 from dht.reads import Reader, Spawn, candidate_of
 from dht.routing import Admission, Table
 from dht.self_view import SelfView
@@ -61,6 +62,7 @@ class Membership:
         self._raw_wall_ms = raw_wall_ms
         self._spawn = spawn
         self._drops = drops
+        self.patience = Patience(self._round_trip_bound_s)
         self._clients: OrderedDict[bytes, Contact] = OrderedDict()
         self._greeted: OrderedDict[tuple[bytes, Address], float] = OrderedDict()
         self._observed: OrderedDict[bytes, Address] = OrderedDict()
@@ -88,7 +90,9 @@ class Membership:
         self.on_clock_sample()
         self._observe(proven)
         known = self._table.contact(proven.peer_id)
-        was_quiet = known is None or known.failures > 0
+        was_silent = self.patience.is_silent(proven.address, now=now)
+        self.patience.answered(proven.address)
+        was_quiet = known is None or known.failures > 0 or was_silent
         was_alone = len(self._table) == 0
         contact = _contact_of(proven)
         admission = self._table.proven(contact, now)
@@ -106,6 +110,7 @@ class Membership:
 
     def on_answered(self, peer_id: bytes, address: Address, rtt_s: float | None) -> None:
         """Note an answer from a peer that proved itself earlier."""
+        self.patience.answered(address)
         known = self._table.contact(peer_id)
         was_quiet = known is not None and known.failures > 0
         good = self._table.answered(peer_id, address, self._clock(), rtt_s)
@@ -260,13 +265,23 @@ class Membership:
     # Liveness
 
     async def hello_address(self, address: Address, timeout_s: float) -> ContactView | None:
-        """Find out who is at an address; None when nobody of this network answers."""
-        for each in await self._resolve(address):
+        """Find out who is at an address; None when nobody of this network answers in time.
+
+        An address that is silent already has less time than timeout_s.
+        """
+        met: list[bytes] = []
+
+        async def greet(each: Address) -> None:
             try:
-                peer_id = await self._caller.hello(each, timeout_s=timeout_s)
+                met.append(await self._caller.hello(each))
             except DhtError:
-                continue
-            return self.view(peer_id)
+                self._drops["hello-lost"] += 1
+
+        for each in await self._resolve(address):
+            task = self._spawn(greet(each))
+            await self._caller.wait_for(task, None, each, at_most_s=timeout_s)
+            if met:
+                return self.view(met[0])
         return None
 
     async def check(self, peer_ids: Sequence[bytes] | None, timeout_s: float) -> None:
@@ -279,21 +294,25 @@ class Membership:
     async def _ping_all(self, candidates: Sequence[Candidate], timeout_s: float) -> None:
         slots = asyncio.Semaphore(CHECKS_MAX)
 
-        async def ping(candidate: Candidate) -> None:
+        async def wait_for(candidate: Candidate) -> None:
             async with slots:
-                try:
-                    if self._table.contact(candidate.peer_id) is None:
-                        await self._caller.hello(
-                            candidate.address, candidate.peer_id, timeout_s=timeout_s
-                        )
-                    else:
-                        await self._caller.ping(candidate, timeout_s=timeout_s)
-                except DhtError:
-                    self._drops["ping-lost"] += 1
+                task = self._spawn(self._ping(candidate))
+                await self._caller.wait_for(
+                    task, candidate.peer_id, candidate.address, at_most_s=timeout_s
+                )
 
         async with asyncio.TaskGroup() as group:
             for candidate in candidates:
-                group.create_task(ping(candidate))
+                group.create_task(wait_for(candidate))
+
+    async def _ping(self, candidate: Candidate) -> None:
+        try:
+            if self._table.contact(candidate.peer_id) is None:
+                await self._caller.hello(candidate.address, candidate.peer_id)
+            else:
+                await self._caller.ping(candidate)
+        except DhtError:
+            self._drops["ping-lost"] += 1
 
     async def ping_quiet(self, limit: int) -> None:
         """Ping the contacts unheard of for long."""
@@ -311,17 +330,29 @@ class Membership:
 
     def contacts(self) -> list[ContactView]:
         """Show all known peers: the table's, clients that proved themselves, departed ones."""
-        now = self._clock()
-        alive = {each.peer_id: each for each in (*self._table.contacts(), *self._clients.values())}
-        gone = [each for each in self._table.departed() if each.peer_id not in alive]
+        here = {each.peer_id: each for each in (*self._table.contacts(), *self._clients.values())}
+        gone = [each for each in self._table.departed() if each.peer_id not in here]
         return [
-            *(contact_view(each, alive=True, now=now) for each in alive.values()),
-            *(contact_view(each, alive=False, now=now) for each in gone),
+            *(self._view(each, is_here=True) for each in here.values()),
+            *(self._view(each, is_here=False) for each in gone),
         ]
 
     def view(self, peer_id: bytes) -> ContactView | None:
         """Show one known peer."""
-        return next((each for each in self.contacts() if each.peer_id == peer_id), None)
+        here = self._clients.get(peer_id) or self._table.contact(peer_id)
+        known = here or self._table.remembered(peer_id)
+        return None if known is None else self._view(known, is_here=here is not None)
+
+    def _view(self, contact: Contact, *, is_here: bool) -> ContactView:
+        now = self._clock()
+        alive = is_here and not self.patience.is_silent(contact.address, now=now)
+        return contact_view(contact, alive=alive, now=now)
+
+    def _round_trip_bound_s(self, peer_id: bytes | None, address: Address) -> float | None:
+        if peer_id is None:
+            return None
+        known = self._clients.get(peer_id) or self._table.remembered(peer_id)
+        return None if known is None or known.address != address else known.rtt_bound_s
 
     def observed_address(self) -> Address | None:
         """How others see us, when at least two say the same."""

@@ -4,8 +4,6 @@ Owns the calls and their meaning: listen, join, publish, withdraw, find. Must no
 gRPC listeners, transfers or mail; how it is done is `dht.engine`'s and its parts'.
 """
 
-import asyncio
-import contextlib
 import os
 import random
 import time
@@ -60,8 +58,8 @@ __all__ = [
 ]
 
 FAREWELLS_MAX = 64
-FAREWELL_TIMEOUT_S = 0.75
 """Contacts that hear that we leave."""
+FAREWELL_TIMEOUT_S = 0.75
 
 
 def wall_clock_ms() -> int:
@@ -201,10 +199,7 @@ class DhtNode:
         if farewell is not None:
             contacts = self._engine.table.closest(self.peer_id, FAREWELLS_MAX)
             hearers = [candidate_of(each) for each in contacts]
-            # What is sent need not be acknowledged: a dead contact must not hold us up.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FAREWELL_TIMEOUT_S):
-                    await self._engine.publisher.tell(farewell, hearers)
+            await self._engine.publisher.tell(farewell, hearers, at_most_s=FAREWELL_TIMEOUT_S)
         return report
 
     # Reading
@@ -282,6 +277,10 @@ class DhtNode:
     def contacts(self) -> list[ContactView]:
         """Show all peers that proved themselves, departed ones too."""
         return self._engine.membership.contacts()
+
+    def contact(self, peer_id: bytes) -> ContactView | None:
+        """Show one peer that proved itself at some time."""
+        return self._engine.membership.view(peer_id)
 
     def usable(self, addresses: Sequence[Address]) -> list[Address]:
         """Keep the addresses of a record that are worth a dial from here.

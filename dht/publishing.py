@@ -3,11 +3,15 @@
 Owns the sweep over due drafts: finding storers, batching by storer, counting signed
 acknowledgements. Must not know sockets or files. `stored_on` counts distinct other peers whose
 signed acknowledgement says OK; our own copy never counts.
+
+Nobody waits for the silent: a publish ends when every storer has acknowledged or is silent. One
+that answers later is sent the records all the same, and its acknowledgement reaches the schedule.
 """
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +20,7 @@ from dht.calling import Caller
 from dht.config import DhtConfig
 from dht.errors import DhtError
 from dht.lookup import Candidate, Goal
-from dht.reads import Reader
+from dht.reads import Reader, Spawn
 from dht.records import Payload, Record, encode_record
 from dht.routing import Table
 from dht.schedule import Draft, PublishSchedule, sign_draft
@@ -61,8 +65,22 @@ class _Outcome:
 
     draft: Draft
     record: Record
+    closest: list[Candidate] = field(default_factory=list)
     storers: set[bytes] = field(default_factory=set)
     here: bool = False
+    is_sent: bool = False
+    """The closest were sent it; one that answers later is sent it then."""
+    is_reported: bool = False
+    """The schedule was told; it is told again of each later acknowledgement."""
+
+    def is_close(self, candidate: Candidate, k: int) -> bool:
+        """Tell whether a peer that answered late is among the k closest that answered."""
+        if len(self.closest) < k:
+            return True
+        return self._distance(candidate) < self._distance(self.closest[k - 1])
+
+    def _distance(self, candidate: Candidate) -> int:
+        return int.from_bytes(candidate.peer_id, "big") ^ int.from_bytes(self.draft.key, "big")
 
 
 class Publisher:
@@ -79,6 +97,7 @@ class Publisher:
         config: DhtConfig,
         *,
         wall_ms: Callable[[], int],
+        spawn: Spawn,
         drops: Counter[str],
     ) -> None:
         self._caller = caller
@@ -89,6 +108,7 @@ class Publisher:
         self._own = own
         self._config = config
         self._wall_ms = wall_ms
+        self._spawn = spawn
         self._drops = drops
         self._lookups = asyncio.Semaphore(config.lookups_max)
         self._stores = asyncio.Semaphore(config.stores_max)
@@ -115,17 +135,16 @@ class Publisher:
             tuple(each.here if each else False for each in found),
         )
 
-    async def tell(self, draft_id: bytes, candidates: Sequence[Candidate]) -> None:
+    async def tell(
+        self, draft_id: bytes, candidates: Sequence[Candidate], *, at_most_s: float
+    ) -> None:
         """Give one of our records to these peers, close to its key or not."""
-        for draft in self._schedule.take([draft_id], now_ms=self._wall_ms()):
-            record = sign_draft(self._own.identity, self._own.network.network_id, draft)
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self.hand_over(candidate, [record]))
-                    for candidate in candidates
-                ]
-            told = sum(task.result() is not None for task in tasks)
-            self._schedule.stored(draft_id, told, now_ms=self._wall_ms())
+        drafts = self._schedule.take([draft_id], now_ms=self._wall_ms())
+        outcomes = self._outcomes(drafts)
+        if outcomes:
+            sends = [(candidate, outcomes) for candidate in candidates]
+            await self._send_all(sends, at_most_s=at_most_s)
+            self._report(outcomes)
 
     async def sweep(self, limit: int) -> int:
         """Publish what is due and return how many drafts that was."""
@@ -149,47 +168,67 @@ class Publisher:
     async def _send(self, drafts: Sequence[Draft]) -> list[_Outcome]:
         if not drafts:
             return []
-        network_id = self._own.network.network_id
-        outcomes = [
-            _Outcome(draft, sign_draft(self._own.identity, network_id, draft)) for draft in drafts
-        ]
-        storers = await self._storers([each.draft.key for each in outcomes])
+        outcomes = self._outcomes(drafts)
+        await self._find_storers(outcomes)
         batches: dict[bytes, tuple[Candidate, list[_Outcome]]] = {}
         for outcome in outcomes:
-            closest = storers[outcome.draft.key]
-            outcome.here = self._keep_here(outcome.record, closest)
-            for candidate in closest:
+            outcome.is_sent = True
+            outcome.here = self._keep_here(outcome.record, outcome.closest)
+            for candidate in outcome.closest:
                 batches.setdefault(candidate.peer_id, (candidate, []))[1].append(outcome)
-        async with asyncio.TaskGroup() as group:
-            for candidate, batch in batches.values():
-                group.create_task(self._send_to(candidate, batch))
-        for outcome in outcomes:
-            self._report(outcome)
+        await self._send_all(batches.values())
+        self._report(outcomes)
         return outcomes
 
-    async def _storers(self, keys: Sequence[bytes]) -> dict[bytes, list[Candidate]]:
+    def _outcomes(self, drafts: Sequence[Draft]) -> list[_Outcome]:
+        identity, network_id = self._own.identity, self._own.network.network_id
+        return [_Outcome(draft, sign_draft(identity, network_id, draft)) for draft in drafts]
+
+    async def _find_storers(self, outcomes: Sequence[_Outcome]) -> None:
         """Find the closest peers of each key, in key order, with few lookups.
 
         Where fewer than k peers answer, they are the whole network: they store every key.
         """
-        found: dict[bytes, list[Candidate]] = {}
-        pending = list(dict.fromkeys(keys))
-        first = pending.pop(0)
-        found[first] = await self._closest(first)
-        if len(found[first]) < self._config.lookup.k and len(self._table) < self._config.lookup.k:
-            return dict.fromkeys([first, *pending], found[first])
-
-        async def look_up(key: bytes) -> None:
-            found[key] = await self._closest(key)
-
+        by_key: dict[bytes, list[_Outcome]] = {}
+        for outcome in outcomes:
+            by_key.setdefault(outcome.draft.key, []).append(outcome)
+        first, *others = by_key
+        await self._look_up(first, outcomes)
+        k = self._config.lookup.k
+        if len(by_key[first][0].closest) < k and len(self._table) < k:
+            return
         async with asyncio.TaskGroup() as group:
-            for key in pending:
-                group.create_task(look_up(key))
-        return found
+            for key in others:
+                group.create_task(self._look_up(key, by_key[key]))
 
-    async def _closest(self, key: bytes) -> list[Candidate]:
+    async def _look_up(self, key: bytes, outcomes: Sequence[_Outcome]) -> None:
+        """Find the storers of a key for these outcomes, those that answer later too."""
+        k = self._config.lookup.k
+
+        async def store_late(candidate: Candidate) -> None:
+            wanted = [each for each in outcomes if each.is_close(candidate, k)]
+            for each in wanted:
+                each.closest.append(candidate)
+            if wanted and wanted[0].is_sent:  # else it is one of the closest yet
+                await self._send_to(candidate, wanted)
+
         async with self._lookups:
-            return await self._reader.closest(key, Goal.WRITE)
+            closest = await self._reader.closest(key, Goal.WRITE, on_late=store_late)
+        for outcome in outcomes:
+            outcome.closest = list(closest)
+
+    async def _send_all(
+        self, sends: Iterable[tuple[Candidate, Sequence[_Outcome]]], *, at_most_s: float = math.inf
+    ) -> None:
+        """Send to all storers at once; return when each has acknowledged or is silent."""
+        async with asyncio.TaskGroup() as group:
+            for candidate, outcomes in sends:
+                task = self._spawn(self._send_to(candidate, outcomes))
+                group.create_task(
+                    self._caller.wait_for(
+                        task, candidate.peer_id, candidate.address, at_most_s=at_most_s
+                    )
+                )
 
     def _keep_here(self, record: Record, closest: list[Candidate]) -> bool:
         """Keep our own copy when we are among the k closest, alone included."""
@@ -214,6 +253,8 @@ class Publisher:
             self._drops[f"ack-{stored.verdict.name.lower()}"] += 1
             if stored.verdict is Verdict.OK:
                 outcome.storers.add(receipt.storer_id)
+                if outcome.is_reported:
+                    self._report([outcome])
             elif stored.verdict is Verdict.STALE and stored.sequence is not None:
                 self._schedule.stale(
                     outcome.draft.draft_id, stored.sequence, now_ms=self._wall_ms()
@@ -262,8 +303,14 @@ class Publisher:
             left_bytes -= size_bytes
         return batches
 
-    def _report(self, outcome: _Outcome) -> None:
-        self._schedule.stored(outcome.draft.draft_id, len(outcome.storers), now_ms=self._wall_ms())
+    def _report(self, outcomes: Sequence[_Outcome]) -> None:
+        now_ms = self._wall_ms()
+        for each in outcomes:
+            each.is_reported = True
+            draft = each.draft
+            self._schedule.stored(
+                draft.draft_id, len(each.storers), sequence=draft.sequence, now_ms=now_ms
+            )
 
 
 def _joined(receipts: Sequence[Receipt]) -> Receipt | None:

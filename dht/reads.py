@@ -18,6 +18,7 @@ from dht.contacts import Contact
 from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer, NotListening
 from dht.hints import unpack_contact
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, Wait
+from dht.patience import Patience
 from dht.records import Kind, encode_record
 from dht.routing import Table
 from dht.self_view import SelfView
@@ -25,13 +26,16 @@ from dht.storage import RecordStore
 from identity.address import Address
 
 AskCandidate = Callable[[Candidate], Awaitable[Sequence[Candidate]]]
+OnLate = Callable[[Candidate], Awaitable[None]]
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 FULL_READS_MIN = 3
 """Storers whose pages are read to the end even when they bring no news."""
 READ_LINGER_S = 0.15
-"""How long a read waits for the last closest storers past their soft timeout."""
-WRITE_LINGER_S = 0.5
-"""The same for a lookup of storers: one too few costs more than a moment."""
+"""How long a read that found nothing waits for the last closest storers past their soft timeout."""
+FOUND_LINGER_S = 0.05
+"""The same when it has something to show: the others most likely hold the same."""
+WRITE_LINGER_S = 0.15
+"""The same for a lookup of storers; later ones are heard by `on_late`."""
 
 
 class BulkReader(Protocol):
@@ -52,6 +56,7 @@ class Reader:
         store: RecordStore,
         own: SelfView,
         config: DhtConfig,
+        patience: Patience,
         *,
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
@@ -64,6 +69,7 @@ class Reader:
         self._store = store
         self._own = own
         self._config = config
+        self._patience = patience
         self._clock = clock
         self._wall_ms = wall_ms
         self._spawn = spawn
@@ -72,9 +78,16 @@ class Reader:
         self.bulk: BulkReader | None = None
 
     async def closest(
-        self, target: bytes, goal: Goal, seeds: Sequence[Candidate] = ()
+        self,
+        target: bytes,
+        goal: Goal,
+        seeds: Sequence[Candidate] = (),
+        on_late: OnLate | None = None,
     ) -> list[Candidate]:
-        """Look up the k closest that answer, ourselves not among them."""
+        """Look up the k closest that answer, ourselves not among them.
+
+        `on_late` is told of those that answer when the lookup has ended, close enough or not.
+        """
         body = wire.FindRecords(target)
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
@@ -83,7 +96,7 @@ class Reader:
 
         linger_s = WRITE_LINGER_S if goal is Goal.WRITE else 0.0
         lookup = self._lookup(target, goal, linger_s, seeds)
-        await self._run(lookup, ask)
+        await self._run(lookup, ask, on_late)
         return lookup.closest()
 
     async def read(
@@ -132,16 +145,19 @@ class Reader:
         numbers = tuple(int(kind) for kind in kinds)
         body = wire.FindRecords(key, numbers, tuple(words)[: wire.WORDS_MAX], withdrawn=True)
         pulls = _Pulls()
+        lookup = self._lookup(key, Goal.READ, READ_LINGER_S)
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
             found = await self._caller.find(candidate, body)
             news = self._collect(collector, found)
+            if collector.has_hits:
+                lookup.hurry(FOUND_LINGER_S)
             if found.cursor:
                 pulls.begin()
                 self._spawn(self._pull(collector, candidate, body, found.cursor, news, pulls))
             return self._candidates(found, candidate)
 
-        await self._run(self._lookup(key, Goal.READ, READ_LINGER_S), ask)
+        await self._run(lookup, ask)
         await pulls.wait(self._config.call_timeout_s * 2)
 
     async def _pull(
@@ -218,7 +234,7 @@ class Reader:
                 self._drops["contact-malformed"] += 1
                 continue
             if self._believe(candidate.address, teller.address.host):
-                candidates.append(candidate)
+                candidates.append(self._patience.annotate(candidate, now=self._clock()))
             else:
                 self._drops["contact-unbelievable"] += 1
         return candidates
@@ -228,16 +244,17 @@ class Reader:
     ) -> Lookup:
         now = self._clock()
         self._table.looked_up(target, now)
+        known = [*self.seeds(target), *seeds]
         return Lookup(
             target,
-            [*self.seeds(target), *seeds],
+            [self._patience.annotate(each, now=now) for each in known],
             own_id=self._own.peer_id,
             goal=goal,
             config=replace(self._config.lookup, linger_s=linger_s),
             now=now,
         )
 
-    async def _run(self, lookup: Lookup, ask: AskCandidate) -> None:
+    async def _run(self, lookup: Lookup, ask: AskCandidate, on_late: OnLate | None = None) -> None:
         """Drive a lookup to its end.
 
         Requests are tasks of the node, not of the lookup: one that is still unanswered at the end
@@ -248,6 +265,8 @@ class Reader:
         async def run(candidate: Candidate) -> None:
             try:
                 found = await ask(candidate)
+                if lookup.is_done and on_late is not None:
+                    await on_late(candidate)
                 lookup.on_reply(candidate.peer_id, found, self._clock())
             except BadAnswer:
                 lookup.on_bad(candidate.peer_id, self._clock())
@@ -265,6 +284,8 @@ class Reader:
                 case Wait(until_s):
                     await _wait_until(wake, until_s - self._clock())
                 case Done():
+                    for late in lookup.late():  # the next lookup does not wait for them again
+                        self._patience.silent(late.address, now=self._clock())
                     return
                 case _:
                     assert_never(step)

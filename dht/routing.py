@@ -152,6 +152,10 @@ class Table(RoutingTable):  # type: ignore[misc]
         """Return the contact in the table with this id."""
         return self._bucket_of(int.from_bytes(peer_id, "big")).nodes.get(peer_id)
 
+    def remembered(self, peer_id: bytes) -> Contact | None:
+        """Return the contact with this id, in the table or evicted from it."""
+        return self.contact(peer_id) or self._departed.get(peer_id)
+
     def contacts(self) -> list[Contact]:
         """Return all contacts in the table, in id order of their buckets."""
         return [contact for bucket in self.buckets for contact in bucket.nodes.values()]

@@ -328,10 +328,16 @@ class PublishSchedule:
 
     # --- what became of it ----------------------------------------------------------------------
 
-    def stored(self, draft_id: bytes, acks: int, *, now_ms: int) -> None:
-        """Report how many other peers acknowledged a draft; none at all is a failure."""
+    def stored(
+        self, draft_id: bytes, acks: int, *, now_ms: int, sequence: int | None = None
+    ) -> None:
+        """Report how many other peers acknowledged a draft; none at all is a failure.
+
+        With the draft's `sequence`, a report on an older one is ignored: it says nothing about the
+        one that is on its way by now.
+        """
         plan = self._plans.get(draft_id)
-        if plan is None:
+        if plan is None or (sequence is not None and sequence < plan.sequence):
             return
         if acks == 0:
             self.failed(draft_id, now_ms=now_ms)

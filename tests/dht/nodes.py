@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from dht.config import DhtConfig
 from dht.contacts import ContactRow
@@ -108,7 +108,7 @@ class MemoryPersistence:
 
 
 @contextlib.contextmanager
-def raw_socket():
+def raw_socket() -> Iterator[socket.socket]:
     """A UDP socket of a stranger; never blocks."""
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.setblocking(False)

@@ -317,9 +317,7 @@ async def test_answer_from_another_address_is_not_believed():
 async def test_cancelled_call_and_a_late_answer_break_nothing():
     async with nodes_of(1) as [node]:
         with raw_socket() as asked:
-            task = asyncio.create_task(
-                node.hello_address(Address(*asked.getsockname()), timeout_s=5)
-            )
+            task = asyncio.create_task(node.engine.caller.hello(Address(*asked.getsockname())))
             requests: list[bytes] = []
             await until(lambda: bool(requests) or bool(requests.extend(received(asked))))
             task.cancel()

@@ -102,13 +102,32 @@ def test_soft_timeout_of_a_known_contact_is_its_own() -> None:
     assert asked(lookup, 0.05) == [2]
 
 
-def test_remote_candidates_cannot_set_their_own_timeout() -> None:
-    lookup = lookup_of([9], alpha=1)
+def test_silent_candidate_is_asked_but_holds_up_nobody() -> None:
+    mute = Candidate(peer_id(1), Address("10.0.0.1", 1), soft_timeout_s=0.02, linger_s=0.0)
+    lookup = Lookup(
+        TARGET,
+        [mute, candidate(2)],
+        own_id=OWN_ID,
+        goal=Goal.WRITE,
+        config=LookupConfig(linger_s=0.5),
+        now=0.0,
+    )
+    assert asked(lookup, 0.0) == [1, 2]
+    lookup.on_reply(peer_id(2), [], 0.001)
+    assert lookup.next(0.001) == Wait(0.02)
+    assert lookup.next(0.02) == Done()
+    assert [number_of(late) for late in lookup.late()] == [1]
+
+
+def test_lookup_in_a_hurry_lingers_no_longer_for_the_late() -> None:
+    lookup = lookup_of([1, 2], alpha=2, k=5, linger_s=1.0)
     asked(lookup, 0.0)
-    pushy = Candidate(peer_id(1), Address("10.0.0.1", 5), soft_timeout_s=1e9)
-    lookup.on_reply(peer_id(9), [pushy], 0.1)
-    asked(lookup, 0.1)
-    assert lookup.next(0.1) == Wait(0.6)
+    lookup.on_reply(peer_id(2), [], 0.001)
+    assert lookup.next(0.5) == Wait(1.5)
+    lookup.hurry(0.2)
+    lookup.hurry(5.0)  # never longer again
+    assert lookup.next(0.6) == Wait(0.7)
+    assert lookup.next(0.7) == Done()
 
 
 def test_lookup_with_an_answer_ends_without_waiting_for_the_silent() -> None:
