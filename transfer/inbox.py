@@ -33,6 +33,7 @@ from transfer.hashing import hash_file_blocking, read_exactly
 from transfer.manifest import Manifest
 from transfer.names import NAME_BYTES_MAX, check_name
 from transfer.partial import link_into_place, target_error
+from transfer.threads import run_to_end
 
 NAME_TRIES_MAX = 10_000
 FILES_MAX = 1_000_000
@@ -74,25 +75,17 @@ class InboxFolder:
         path = self.folder / part_name(key)
         # One at a time: two arrivals must not be promised the same room.
         async with self._opening:
-            placed = await asyncio.to_thread(self._placed, path)
-            if placed is not None:
-                return InboxFile(self, path, -1, name, size_bytes, manifest, size_bytes, placed)
-            descriptor = await asyncio.to_thread(self._open_part, path)
-            try:
-                committed = await asyncio.to_thread(_keep_verified, descriptor, manifest)
-                await asyncio.to_thread(self._require_room, path, size_bytes, committed)
-            except OSError as error:
-                os.close(descriptor)
-                raise target_error(error, path) from error
-            except BaseException:
-                os.close(descriptor)
-                raise
-            self._promised[path] = size_bytes
-        return InboxFile(self, path, descriptor, name, size_bytes, manifest, committed)
+            promised = dict(self._promised)
+            begun = await run_to_end(
+                lambda: self._begin(path, size_bytes, manifest, promised), undo=_Begun.close
+            )
+            if begun.placed is None:
+                self._promised[path] = size_bytes
+        return InboxFile(self, path, begun, name, size_bytes, manifest)
 
     async def usage(self) -> InboxUsage:
         """Count the bytes in the folder."""
-        used = await asyncio.to_thread(self._used_bytes, None)
+        used = await asyncio.to_thread(self._used_bytes, None, dict(self._promised))
         return InboxUsage(used, self._quota_bytes)
 
     async def discard(self, key: bytes) -> None:
@@ -102,6 +95,24 @@ class InboxFolder:
     def arrival_ended(self, path: Path) -> None:
         """Free what was promised to an arrival."""
         self._promised.pop(path, None)
+
+    def _begin(
+        self, path: Path, size_bytes: int, manifest: Manifest | None, promised: dict[Path, int]
+    ) -> "_Begun":
+        placed = self._placed(path)
+        if placed is not None:
+            return _Begun(-1, size_bytes, placed)
+        descriptor = self._open_part(path)
+        try:
+            committed = _keep_verified(descriptor, manifest)
+            self._require_room(path, size_bytes, committed, promised)
+        except OSError as error:
+            os.close(descriptor)
+            raise target_error(error, path) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _Begun(descriptor, committed, None)
 
     def _placed(self, part: Path) -> Path | None:
         """Return the named file on which an earlier attempt left its mark."""
@@ -134,17 +145,19 @@ class InboxFolder:
             raise target_error(error, path) from error
         return descriptor
 
-    def _require_room(self, path: Path, size_bytes: int, committed_bytes: int) -> None:
-        if self._used_bytes(path) + size_bytes > self._quota_bytes:
+    def _require_room(
+        self, path: Path, size_bytes: int, committed_bytes: int, promised: dict[Path, int]
+    ) -> None:
+        if self._used_bytes(path, promised) + size_bytes > self._quota_bytes:
             raise QuotaFull
         status = os.statvfs(self.folder)
         free = status.f_bavail * status.f_frsize
         if free - (size_bytes - committed_bytes) < self._free_floor_bytes:
             raise DiskFull("the disk of the inbox has too little room", hint="make room on it")
 
-    def _used_bytes(self, without: Path | None) -> int:
+    def _used_bytes(self, without: Path | None, promised: dict[Path, int]) -> int:
         """Sum the files, each arrival at the size that it was promised."""
-        used = sum(size for path, size in self._promised.items() if path != without)
+        used = sum(size for path, size in promised.items() if path != without)
         seen = 0
         for folder, _, names in os.walk(self.folder):
             for name in names:
@@ -152,12 +165,25 @@ class InboxFolder:
                 if seen > FILES_MAX:
                     raise QuotaFull("the inbox has too many files")
                 path = Path(folder, name)
-                if path != without and path not in self._promised:
+                if path != without and path not in promised:
                     try:
                         used += path.lstat().st_size
                     except FileNotFoundError:
                         continue  # taken out of the inbox meanwhile
         return used
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An arrival's open file and what of it is there; or where it was placed before."""
+
+    descriptor: int
+    committed_bytes: int
+    placed: Path | None
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 class InboxFile:
@@ -167,28 +193,26 @@ class InboxFile:
         self,
         inbox: InboxFolder,
         part: Path,
-        descriptor: int,
+        begun: _Begun,
         name: str,
         size_bytes: int,
         manifest: Manifest | None,
-        committed_bytes: int,
-        placed: Path | None = None,
     ) -> None:
         self._inbox = inbox
         self._part = part
-        self._descriptor = descriptor
+        self._descriptor = begun.descriptor
         self._name = name
         self._size_bytes = size_bytes
         self._manifest = manifest
-        self.committed_bytes = committed_bytes
-        self._placed = placed
+        self.committed_bytes = begun.committed_bytes
+        self._placed = begun.placed
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
         """Append verified bytes; the offset is where the last write ended."""
         assert offset == self.committed_bytes
         if offset + len(data) > self._size_bytes:
             raise QuotaFull("the file is larger than was announced")
-        await asyncio.to_thread(self._write, offset, data)
+        await run_to_end(lambda: self._write(offset, data))
         self.committed_bytes = offset + len(data)
 
     async def finish(self, content_id: bytes | None = None) -> Path:
@@ -207,7 +231,7 @@ class InboxFile:
         if self.committed_bytes != self._size_bytes:
             raise BadContent("the file is incomplete")
         try:
-            self._placed = await asyncio.to_thread(self._place, content_id)
+            self._placed = await run_to_end(lambda: self._place(content_id))
         finally:
             await self.close()
         return self._placed
@@ -215,14 +239,15 @@ class InboxFile:
     async def release(self) -> None:
         """Take the mark from a placed file: from now on another arrival is another file."""
         assert self._placed is not None
-        await asyncio.to_thread(self._release, self._placed)
+        placed = self._placed
+        await run_to_end(lambda: self._release(placed))
 
     async def close(self) -> None:
         """End this attempt; an unfinished file stays for the next one."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             self._inbox.arrival_ended(self._part)
-            await asyncio.to_thread(os.close, descriptor)
+            await run_to_end(lambda: os.close(descriptor))
 
     def _write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
