@@ -21,6 +21,7 @@ from tests.support.identities import identity, listening, network, pool, rpc_pai
 
 NETWORK = network()
 SERVER = identity(1).peer_id
+READY = grpc.ChannelConnectivity.READY
 
 
 @pytest.fixture
@@ -141,10 +142,14 @@ async def test_a_restart_with_the_same_leaf_keeps_the_pin(
     channels: ChannelPool, probes: list[Address]
 ) -> None:
     async with listening(1, Echo(NETWORK).handler()) as (_, address):
-        await call(await channels.connect(SERVER, [address]))
+        channel = await channels.connect(SERVER, [address])
+        await call(channel)
+    await until(lambda: channel.get_state() is not READY)
     assert probes == [address]
     async with listening(1, Echo(NETWORK).handler(), port=address.port):
-        await call(await channels.connect(SERVER, [address]))
+        channel = await channels.connect(SERVER, [address])
+        await call(channel)
+    await until(lambda: channel.get_state() is not READY)
     with pytest.raises(Unreachable):
         await channels.connect(SERVER, [address])
 
