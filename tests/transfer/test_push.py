@@ -1,13 +1,15 @@
 """Pushes into a real inbox folder over real mutual TLS."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from protos import transfer_pb2
-from tests.transfer.peers import CHUNK, TestPeer, random_bytes, running_peer
+from tests.transfer.peers import CHUNK, TestPeer, poll, random_bytes, running_peer
 from transfer.errors import (
     DiskFull,
     PushFailed,
@@ -52,8 +54,10 @@ class FolderSink:
         return b"receipt of " + path.name.encode()
 
     async def close(self) -> None:
-        await self._file.close()
-        self._inbox.closed += 1
+        try:
+            await self._file.close()
+        finally:  # a sender that breaks off cancels this too
+            self._inbox.closed += 1
 
 
 class FolderInbox:
@@ -76,6 +80,48 @@ class FolderInbox:
         key = caller.peer_id + offer.seal_id
         file = await self.folder.open(key, offer.name, offer.size_bytes, offer.manifest)
         return Accept(file.committed_bytes, FolderSink(self, file))
+
+
+class LossyChannel:
+    """Loses the status of the first calls as grpcio does, once a chunk of theirs is written."""
+
+    def __init__(self, channel: grpc.aio.Channel, inbox: FolderInbox, losses: int) -> None:
+        self._channel = channel
+        self._inbox = inbox
+        self._losses = losses
+
+    def stream_stream(self, method: str) -> Callable[[], Any]:
+        def start() -> Any:
+            call: Any = self._channel.stream_stream(method)()
+            self._losses -= 1
+            return call if self._losses < 0 else LossyCall(call, self._inbox)
+
+        return start
+
+
+class LossyCall:
+    """A call whose write breaks after the first chunk, with grpcio's own made-up status."""
+
+    def __init__(self, call: Any, inbox: FolderInbox) -> None:
+        self._call = call
+        self._inbox = inbox
+        self._writes = 0
+        self._written_before = len(inbox.written)
+        self.read, self.code, self.done_writing = call.read, call.code, call.done_writing
+
+    async def write(self, message: bytes) -> None:
+        self._writes += 1
+        if self._writes <= 2:  # the offer and a chunk
+            await self._call.write(message)
+            return
+        assert await poll(lambda: len(self._inbox.written) > self._written_before)
+        self._call.cancel()
+        assert await poll(lambda: self._inbox.closed == len(self._inbox.offers))
+        none = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, none, none, "Internal error")
+
+    def cancel(self) -> None:
+        self._call.cancel()
 
 
 def offer_of(path: Path, name: str | None = None) -> PushOffer:
@@ -125,7 +171,26 @@ async def test_broken_push_resumes_at_the_committed_chunk(tmp_path: Path) -> Non
     assert [offset for offset, _ in first] == [chunk * CHUNK for chunk in range(4)]
     assert [offset for offset, _ in inbox.written] == [chunk * CHUNK for chunk in range(4, 7)]
     assert inbox.paths[0].read_bytes() == source.read_bytes()
-    assert inbox.closed == 2
+    # Two pushes, and a third offer where grpcio hid the first refusal: see _StatusLostError.
+    assert len(inbox.offers) in (2, 3)
+    assert inbox.closed == len(inbox.offers)
+
+
+async def test_push_whose_status_was_lost_is_offered_again_once_from_what_is_committed(
+    tmp_path: Path,
+) -> None:
+    source = source_file(tmp_path, 3 * CHUNK)
+    inbox = FolderInbox(tmp_path / "inbox")
+    async with running_peer(inbox=inbox) as receiver, running_peer() as sender:
+        channel = LossyChannel(await sender.channel_to(receiver), inbox, losses=1)
+        assert await push_file(channel, offer_of(source), source)  # type: ignore[arg-type]
+        assert len(inbox.offers) == 2
+        assert inbox.written == [(chunk * CHUNK, CHUNK) for chunk in range(3)]
+        channel = LossyChannel(await sender.channel_to(receiver), inbox, losses=9)
+        with pytest.raises(PushFailed, match="broke"):
+            await push_file(channel, offer_of(source), source)  # type: ignore[arg-type]
+        assert len(inbox.offers) == 4
+    assert inbox.closed == len(inbox.offers)
 
 
 async def test_disk_that_fills_up_at_the_receiver_is_told_as_that(tmp_path: Path) -> None:
