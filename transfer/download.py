@@ -35,6 +35,7 @@ from transfer.partial import PartFile
 from transfer.scheduler import Done, Request, Stalled, Swarm, SwarmConfig, Wait
 from transfer.session import Connect, Holder, HolderSession, SessionConfig, SessionEnd
 from transfer.sources import Source
+from transfer.threads import run_to_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class Download:
         self._written = 0
         self._done_bytes = 0
         self._fetched_bytes = 0
+        # Who sent anything, verified or not.
+        self._senders: set[bytes] = set()
         self._by_holder: dict[bytes, int] = {}
         self._sessions: dict[bytes, HolderSession] = {}
         self._ends: dict[bytes, SessionEnd] = {}
@@ -176,23 +179,28 @@ class Download:
         self._moved_at = started
         if not self._overwrite and await asyncio.to_thread(_exists, self.target):
             raise TargetExists(f"{self.target.name!a} exists")
-        self._part = await asyncio.to_thread(PartFile, self.target, self.content_id)
+        self._part = part = await run_to_end(
+            lambda: PartFile(self.target, self.content_id), undo=PartFile.close
+        )
         pool = ThreadPoolExecutor(1, thread_name_prefix="shoal-download")
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 await self._fetch(pool)
-            self._finished = await asyncio.to_thread(self._part.finish, overwrite=self._overwrite)
+            self._finished = await run_to_end(lambda: part.finish(overwrite=self._overwrite))
         except TimeoutError as error:
-            raise TimedOut from error
+            # More time would not have helped when all that came was wrong.
+            raise self._refusal() or TimedOut() from error
         finally:
-            # No write may be under way when its file is closed.
-            await asyncio.to_thread(pool.shutdown)
-            self._part.close()
-            await self._save()
+            try:
+                # No write may be under way when its file is closed.
+                await run_to_end(pool.shutdown)
+            finally:
+                part.close()
+                await self._save()
         assert self._manifest is not None
         assert self._finished is not None
         if self._journal is not None:
-            await self._journal.forget(str(self._part.path))
+            await self._journal.forget(str(part.path))
         self._tell()
         return DownloadResult(
             path=self.target,
@@ -264,7 +272,7 @@ class Download:
         entry = await self._journal.load(str(part.path)) if self._journal else None
         if entry is not None and entry.content_id == self.content_id:
             claimed = decode_bitmap(entry.bitmap, manifest.chunk_count)
-        self._written = await asyncio.to_thread(part.adopt, manifest, claimed)
+        self._written = await run_to_end(lambda: part.adopt(manifest, claimed))
         self._done_bytes = sum(manifest.span(chunk)[1] for chunk in chunks_in(self._written))
         part.require_room(manifest.size_bytes - self._done_bytes)
         self._moved_at = time.monotonic()
@@ -310,14 +318,27 @@ class Download:
             raise self._why_nobody()
 
     def _why_nobody(self) -> TransferError:
+        refusal = self._refusal()
+        if refusal is not None:
+            return refusal
+        nobody = NoHolders()
+        nobody.__cause__ = self._search_error
+        return nobody
+
+    def _refusal(self) -> TransferError | None:
+        """Say what was wrong with the holders when no good one supplied anything; else None."""
+        wrong = {SessionEnd.BAD, SessionEnd.CHANGED}
+        if any(self._ends.get(holder) not in wrong for holder in self._senders):
+            return None
         ends = self._ends.values()
         if SessionEnd.BAD in ends:
             return BadContent()
         if SessionEnd.CHANGED in ends:
-            return SourceChanged("the source changed at every holder that could be reached")
-        nobody = NoHolders()
-        nobody.__cause__ = self._search_error
-        return nobody
+            return SourceChanged(
+                "the file changed or is gone at every holder that could be reached",
+                hint="search for it again: it may have been put anew",
+            )
+        return None
 
     async def _save(self) -> None:
         if self._journal is not None and self._manifest is not None and self._part is not None:
@@ -387,8 +408,9 @@ class Download:
                 self._wake.set()
         self.pump()
 
-    def received(self, size_bytes: int) -> None:
+    def received(self, holder: bytes, size_bytes: int) -> None:
         """Count bytes that came over the network."""
+        self._senders.add(holder)
         self._fetched_bytes += size_bytes
 
     def failed(self, error: TransferError) -> None:

@@ -32,6 +32,7 @@ from transfer.wire import (
 SERVICE_NAME = "shoal.v1.Transfer"
 RETRY_KEY = "shoal-retry-ms"
 OPEN_SOURCES_MAX = 8
+CHANGED_MAX = 1_024
 LIMITED_FRAME_BYTES = 64 * 1024
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -87,6 +88,8 @@ class TransferService:
         self._slots = Slots(self._config.upload_slots_max, self._config.upload_slots_per_peer_max)
         self._pushes = Slots(self._config.pushes_max, self._config.pushes_per_peer_max)
         self._bucket: TokenBucket | None = None
+        # Contents that were served here until their file changed, the longest ago first.
+        self._changed: OrderedDict[bytes, None] = OrderedDict()
 
     @property
     def uploads(self) -> int:
@@ -167,6 +170,8 @@ class TransferService:
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed request")
         opened = self.open(content_id)
+        if opened is FrameStatus.CHANGED:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "it changed or is gone")
         if not isinstance(opened, OpenSource):
             await context.abort(grpc.StatusCode.NOT_FOUND, "not held here")
         opened.close()
@@ -176,20 +181,26 @@ class TransferService:
         """Open a source, or say why it is not served; a changed one is reported."""
         source = self._shares.open_source(content_id)
         if source is None:
-            return FrameStatus.MISSING
+            # Its records may outlive a share that was dropped: whoever follows them hears why.
+            return FrameStatus.CHANGED if content_id in self._changed else FrameStatus.MISSING
         try:
             return OpenSource(source)
         except (SourceChanged, SourceUnreadable):
             if source.have is not None:
                 return FrameStatus.MISSING  # a download that ended; it changes no share
-            self._shares.source_changed(content_id, source.path)
+            self.report_changed(source)
             return FrameStatus.CHANGED
 
-    def report_changed(self, opened: OpenSource) -> None:
-        """Note that a source changed while it was served."""
-        source = opened.source
-        if source.have is None:
-            self._shares.source_changed(source.manifest.content_id, source.path)
+    def report_changed(self, source: Source) -> None:
+        """Note that a source is no longer what was shared; a partial one is its download's."""
+        if source.have is not None:
+            return
+        content_id = source.manifest.content_id
+        self._changed[content_id] = None
+        self._changed.move_to_end(content_id)
+        if len(self._changed) > CHANGED_MAX:
+            self._changed.popitem(last=False)
+        self._shares.source_changed(content_id, source.path)
 
     def frame_bytes(self) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
@@ -264,7 +275,7 @@ class _FetchStream:
         try:
             await self._send_chunk(request, opened, idle)
         except SourceChanged:
-            self._service.report_changed(opened)
+            self._service.report_changed(opened.source)
             self._open.pop(request.content_id).close()
             await self._write(encode_frame(request.request, FrameStatus.CHANGED))
 

@@ -62,7 +62,7 @@ class SessionEnd(enum.Enum):
     GONE = enum.auto()
     """It does not have the content."""
     CHANGED = enum.auto()
-    """Its file is no longer the content."""
+    """Its file is no longer the content, or is gone."""
     BAD = enum.auto()
     """It sent bytes that do not verify, or broke the protocol."""
     CANCELLED = enum.auto()
@@ -104,7 +104,7 @@ class DownloadSide(Protocol):
     def pump(self) -> float | None: ...
     def write_blocking(self, chunk: int, pieces: list[memoryview]) -> bool: ...
     def accepted(self, holder: bytes, chunk: int) -> None: ...
-    def received(self, size_bytes: int) -> None: ...
+    def received(self, holder: bytes, size_bytes: int) -> None: ...
     def failed(self, error: TransferError) -> None: ...
     def session_ended(self, holder: bytes, end: SessionEnd) -> None: ...
 
@@ -319,7 +319,7 @@ class HolderSession:
             if frame is None or self._end is not None:
                 return
             self._rearm()
-            self._download.received(len(frame.data))
+            self._download.received(self._peer_id, len(frame.data))
             assembly = self._assemblies[frame.request]
             if frame.status is FrameStatus.MISSING:
                 del self._assemblies[frame.request]
@@ -409,6 +409,8 @@ def _end_of(error: grpc.aio.AioRpcError) -> SessionEnd:
     match error.code():
         case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.UNIMPLEMENTED:
             return SessionEnd.GONE
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            return SessionEnd.CHANGED
         case _:
             return SessionEnd.UNREACHABLE
 

@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -16,16 +17,19 @@ from identity.tls import make_tls
 from rpc.caller import caller_of
 from rpc.channels import ChannelPool
 from rpc.listener import RpcListener
-from transfer.download import JournalEntry
+from transfer.download import Download, DownloadConfig, DownloadResult, JournalEntry
 from transfer.hashing import hash_file
 from transfer.manifest import Manifest
 from transfer.push import Inbox
 from transfer.service import ServiceConfig, TransferService
-from transfer.session import Holder
+from transfer.session import Holder, SessionConfig
 from transfer.sources import Source
 
 NETWORK = Network("transfer-tests", bytes(32))
 CHUNK = 512 * 1024
+QUICK = DownloadConfig(
+    no_holder_timeout_s=3.0, session=SessionConfig(backoff_s=0.05, have_interval_s=0.05)
+)
 
 
 def random_bytes(size: int, seed: int = 1) -> bytes:
@@ -143,3 +147,18 @@ async def poll(condition: Callable[[], bool], deadline_s: float = 10.0) -> bool:
             return False
         await asyncio.sleep(0.01)
     return True
+
+
+async def get(
+    reader: TestPeer,
+    manifest: Manifest,
+    target: Path,
+    holders: list[Holder],
+    **options: Any,
+) -> DownloadResult:
+    """Run one download from these holders."""
+    options.setdefault("config", QUICK)
+    download = Download(
+        manifest.content_id, target, holders=each(holders), connect=reader.pool.connect, **options
+    )
+    return await download.run()

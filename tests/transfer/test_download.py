@@ -2,52 +2,35 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
 from tests.transfer.peers import (
     CHUNK,
+    QUICK,
     MemoryJournal,
-    TestPeer,
     each,
+    get,
     poll,
     random_bytes,
     running_peer,
 )
-from transfer.download import Download, DownloadConfig, DownloadResult, Progress
+from transfer.download import Download, DownloadConfig, Progress
 from transfer.errors import (
-    BadContent,
     NoHolders,
-    SourceChanged,
 )
-from transfer.manifest import Manifest
 from transfer.partial import part_path_for
 from transfer.service import ServiceConfig
-from transfer.session import DESCRIBE_METHOD, FETCH_METHOD, FetchCall, Holder, SessionConfig
-from transfer.wire import FetchRequest, encode_fetch_request
-
-QUICK = DownloadConfig(
-    no_holder_timeout_s=3.0, session=SessionConfig(backoff_s=0.05, have_interval_s=0.05)
+from transfer.session import (
+    DESCRIBE_METHOD,
+    FETCH_METHOD,
+    FetchCall,
+    Holder,
 )
-
-
-async def get(
-    reader: TestPeer,
-    manifest: Manifest,
-    target: Path,
-    holders: list[Holder],
-    **options: Any,
-) -> DownloadResult:
-    options.setdefault("config", QUICK)
-    download = Download(
-        manifest.content_id, target, holders=each(holders), connect=reader.pool.connect, **options
-    )
-    return await download.run()
+from transfer.wire import FetchRequest, encode_fetch_request
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
@@ -104,49 +87,6 @@ async def test_upload_rate_limit_holds(tmp_path: Path) -> None:
         result = await get(reader, manifest, tmp_path / "copy", [holder.holder])
     least_s = 4 * CHUNK / 4_000_000 - 0.125
     assert least_s <= result.seconds <= least_s * 2 + 1
-
-
-async def test_lying_holder_is_banned_and_the_file_is_whole(tmp_path: Path) -> None:
-    source, lie = tmp_path / "source", tmp_path / "lie"
-    data = random_bytes(12 * CHUNK)
-    source.write_bytes(data)
-    lie.write_bytes(data[: 3 * CHUNK] + bytes(9 * CHUNK))
-    reported: list[bytes] = []
-    limited = ServiceConfig(upload_bytes_per_s=20_000_000)
-    async with (
-        running_peer(config=limited) as honest,
-        running_peer() as liar,
-        running_peer() as reader,
-    ):
-        manifest = await honest.share(source)
-        await liar.share_as(lie, manifest)
-        holders = [liar.holder, honest.holder]
-        await get(reader, manifest, tmp_path / "copy", holders, on_bad_holder=reported.append)
-        assert reported == [liar.peer_id]
-    assert (tmp_path / "copy").read_bytes() == data
-
-
-async def test_only_lying_holders_are_bad_content_and_leave_no_target(tmp_path: Path) -> None:
-    source, lie = tmp_path / "source", tmp_path / "lie"
-    source.write_bytes(random_bytes(2 * CHUNK))
-    lie.write_bytes(bytes(2 * CHUNK))
-    async with running_peer() as liar, running_peer() as reader:
-        manifest = await liar.share(source)
-        await liar.share_as(lie, manifest)
-        with pytest.raises(BadContent):
-            await get(reader, manifest, tmp_path / "copy", [liar.holder])
-    assert not (tmp_path / "copy").exists()
-
-
-async def test_manifest_of_another_content_is_bad_content(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(random_bytes(100))
-    async with running_peer() as liar, running_peer() as reader:
-        manifest = await liar.share(source)
-        wanted = Manifest.of(5, [bytes(32)])
-        liar.shares.sources[wanted.content_id] = liar.shares.sources[manifest.content_id]
-        with pytest.raises(BadContent):
-            await get(reader, wanted, tmp_path / "copy", [liar.holder])
 
 
 async def test_holder_that_dies_midway_is_replaced_by_the_other(tmp_path: Path) -> None:
@@ -324,37 +264,6 @@ async def test_damaged_partial_file_is_not_believed(tmp_path: Path) -> None:
         result = await get(reader, manifest, tmp_path / "copy", [holder.holder], journal=journal)
     assert result.fetched_bytes == 2 * CHUNK
     assert (tmp_path / "copy").read_bytes() == data
-
-
-@pytest.mark.parametrize("size", [CHUNK // 2, 4 * CHUNK])
-async def test_source_changed_before_the_get_is_not_served(tmp_path: Path, size: int) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(random_bytes(4 * CHUNK))
-    async with running_peer() as holder, running_peer() as reader:
-        manifest = await holder.share(source)
-        source.write_bytes(random_bytes(size, seed=2))
-        os.utime(source, ns=(1, 1))
-        with pytest.raises(NoHolders):
-            await get(reader, manifest, tmp_path / "copy", [holder.holder])
-        assert holder.shares.changed == [(manifest.content_id, source)]
-        assert holder.shares.open_source(manifest.content_id) is None
-
-
-async def test_source_truncated_while_it_is_served_is_told(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(random_bytes(16 * CHUNK))
-    limited = ServiceConfig(upload_bytes_per_s=8_000_000)
-    async with running_peer(config=limited) as holder, running_peer() as reader:
-        manifest = await holder.share(source)
-
-        def cut(progress: Progress) -> None:
-            if progress.done_bytes:
-                os.truncate(source, 5 * CHUNK)
-
-        with pytest.raises(SourceChanged):
-            await get(reader, manifest, tmp_path / "copy", [holder.holder], on_progress=cut)
-        assert holder.shares.changed
-    assert not (tmp_path / "copy").exists()
 
 
 async def test_slow_tail_is_asked_elsewhere_too(tmp_path: Path) -> None:

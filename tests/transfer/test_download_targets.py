@@ -5,18 +5,17 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.transfer.peers import (
     CHUNK,
-    TestPeer,
-    each,
+    MemoryJournal,
+    get,
     random_bytes,
     running_peer,
 )
-from transfer.download import Download, DownloadConfig, DownloadResult, Progress
+from transfer.download import DownloadConfig, Progress
 from transfer.errors import (
     DiskFull,
     NoHolders,
@@ -28,11 +27,6 @@ from transfer.errors import (
 from transfer.manifest import Manifest
 from transfer.partial import PartFile, part_path_for
 from transfer.service import ServiceConfig
-from transfer.session import Holder, SessionConfig
-
-QUICK = DownloadConfig(
-    no_holder_timeout_s=3.0, session=SessionConfig(backoff_s=0.05, have_interval_s=0.05)
-)
 
 
 @pytest.fixture
@@ -45,20 +39,6 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root can mount a tmpfs, and not on every machine")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
-
-
-async def get(
-    reader: TestPeer,
-    manifest: Manifest,
-    target: Path,
-    holders: list[Holder],
-    **options: Any,
-) -> DownloadResult:
-    options.setdefault("config", QUICK)
-    download = Download(
-        manifest.content_id, target, holders=each(holders), connect=reader.pool.connect, **options
-    )
-    return await download.run()
 
 
 async def test_existing_target_is_untouched_unless_overwritten(tmp_path: Path) -> None:
@@ -157,3 +137,24 @@ async def test_full_disk_is_told_and_the_partial_file_kept(
             await get(reader, manifest, tiny_disk / "copy", [holder.holder])
     part = part_path_for(tiny_disk / "copy", manifest.content_id)
     assert list(tiny_disk.iterdir()) == [part]
+
+
+async def test_two_downloads_of_one_content_to_two_targets_run_side_by_side(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(random_bytes(8 * CHUNK + 3))
+    limited = ServiceConfig(upload_bytes_per_s=16_000_000)
+    journal = MemoryJournal()
+    async with running_peer(config=limited) as holder, running_peer() as reader:
+        manifest = await holder.share(source)
+        both = await asyncio.gather(
+            *(
+                get(reader, manifest, tmp_path / name, [holder.holder], journal=journal)
+                for name in ("one", "two")
+            )
+        )
+    assert [result.fetched_bytes for result in both] == [manifest.size_bytes] * 2
+    for name in ("one", "two"):
+        assert (tmp_path / name).read_bytes() == source.read_bytes()
+    assert journal.entries == {}
