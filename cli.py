@@ -39,12 +39,12 @@ from peer.given import (
     read_secret,
 )
 from peer.home import Home
-from peer.installed import this_command
+from peer.installed import Installed
 from peer.units import parse_span
 from peer.version import VERSION
 
 Result = TypeVar("Result")
-
+HERE = Installed(Path(__file__).resolve())
 pass_settings = click.make_pass_decorator(Settings)
 ADDRESS = Parsed("HOST:PORT", parse_address)
 LISTEN = Parsed("HOST:PORT", parse_listen)
@@ -96,7 +96,11 @@ def join(settings: Settings, /, **given: Any) -> int:
         return _join_here(settings, given)
     from peer.detach import join_detached
 
-    click.echo(join_detached(_home(settings), this_command(), given, verbose=settings.verbose))
+    click.echo(
+        join_detached(
+            _home(settings), HERE.command(), given, verbose=settings.verbose, quiet=settings.quiet
+        )
+    )
     return ExitCode.DONE
 
 
@@ -134,8 +138,7 @@ def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
         raise click.UsageError("--as names one file, but several were given")
     if given["to"] is None and (given["expires_s"] is not None or given["wait"] or given["via"]):
         raise click.UsageError("--expires, --wait and --via need --to PEER")
-    arguments = {"paths": [str(absolute(path)) for path in paths], **given}
-    _ask(settings, "put", arguments)
+    _ask(settings, "put", {"paths": [str(absolute(path)) for path in paths], **given})
 
 
 @shoal.command()
@@ -304,7 +307,7 @@ def demo(queue: str | None, keep: bool) -> int:
     """Show the whole story with five peers on this machine, in under half a minute."""
     from console.demo import run_demo
 
-    return run_demo(command=this_command(), queue_url=read_secret(queue), keep=keep)
+    return run_demo(command=HERE.command(), queue_url=read_secret(queue), keep=keep)
 
 
 def _home(settings: Settings) -> Home:
@@ -339,6 +342,7 @@ def _ask_or_do(
             arguments,
             show or partial(output.event, command),
             network_file=network_file,
+            fallback_network_file=HERE.network_file(),
             run=partial(_run, settings),
         )
         output.finished(command)
@@ -348,7 +352,7 @@ def _join_here(settings: Settings, given: dict[str, Any]) -> int:
     from console.screen import JoinScreen
     from peer.options import join_options
 
-    options = join_options(_home(settings).path, given)
+    options = join_options(_home(settings).path, given, fallback=HERE.network_file())
     screen = JoinScreen(table=not given["no_table"], quiet=settings.quiet)
 
     async def serve() -> int:

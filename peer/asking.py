@@ -13,7 +13,6 @@ from typing import Any
 from peer.control_client import call
 from peer.failures import NoPeerRunning
 from peer.home import Home
-from peer.installed import checkout_network
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -25,6 +24,7 @@ def call_or_do_alone(
     show: Show,
     *,
     network_file: Path | None,
+    fallback_network_file: Path | None,
     run: Callable[[Coroutine[Any, Any, None]], object],
 ) -> None:
     """Do one command and show each event; `run` gives the client an event loop.
@@ -38,7 +38,8 @@ def call_or_do_alone(
             pass
         else:
             return
-    run(_do_alone(home.path, command, arguments, show, network_file))
+    files = (network_file, fallback_network_file)
+    run(_do_alone(home.path, command, arguments, show, files))
 
 
 async def _do_alone(
@@ -46,7 +47,7 @@ async def _do_alone(
     command: str,
     arguments: dict[str, Any],
     show: Show,
-    network_file: Path | None,
+    files: tuple[Path | None, Path | None],
 ) -> None:
     from peer.node import run_command_alone
     from peer.options import AloneOptions
@@ -54,5 +55,5 @@ async def _do_alone(
     async def emit(event: dict[str, Any]) -> None:
         show(event)
 
-    options = AloneOptions(home, network_file, checkout_network())
+    options = AloneOptions(home, *files)
     await run_command_alone(options, command, arguments, emit)

@@ -1,23 +1,26 @@
-"""Where this Shoal lies on the machine: how to start it again, and what stands beside it.
+"""Where the command that runs lies: how to start it again, and what stands beside it.
 
 Standard library only.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
-# cli.py stands beside the packages, in a checkout as where it was installed.
-_ROOT = Path(__file__).resolve().parent.parent
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Installed:
+    """The program of the command: cli.py in a checkout, or where it was installed."""
 
-def this_command() -> list[str]:
-    """The words that start the command which is running now."""
-    return [sys.executable, str(_ROOT / "cli.py")]
+    program: Path
 
+    def command(self) -> list[str]:
+        """The words that start it again."""
+        return [sys.executable, str(self.program)]
 
-def checkout_network() -> Path | None:
-    """The bootstrap.json of a checkout; an installed command has none beside it."""
-    path = _ROOT / "bootstrap.json"
-    return path if path.is_file() else None
+    def network_file(self) -> Path | None:
+        """The bootstrap.json of a checkout; an installed command has none beside it."""
+        path = self.program.parent / "bootstrap.json"
+        return path if path.is_file() else None

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from identity.address import Address
-from peer.installed import checkout_network
 from peer.views import Snapshot
 
 
@@ -50,13 +49,13 @@ class AloneOptions:
     fallback_network_file: Path | None = None
 
 
-def join_options(home: Path, given: Mapping[str, Any]) -> JoinOptions:
+def join_options(home: Path, given: Mapping[str, Any], *, fallback: Path | None) -> JoinOptions:
     """Build the options from what the command line gave, by the names of its parameters."""
     return JoinOptions(
         home=home,
         invite=given["invite"],
         network_file=given["network_file"],
-        fallback_network_file=checkout_network(),
+        fallback_network_file=fallback,
         bootstrap=tuple(given["bootstrap"]),
         listen=given["listen"],
         advertise=given["advertise"],
