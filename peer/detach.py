@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,10 +30,10 @@ class StartFailed(Failure):
 
 
 def join_detached(
-    home: Home, command: Sequence[str], given: Mapping[str, Any], *, verbose: bool
+    home: Home, command: Sequence[str], given: Mapping[str, Any], *, verbose: bool, quiet: bool
 ) -> str:
     """Run the given join in the background; returns its ready line, or raises StartFailed."""
-    flags = ["--home", str(home.path), *(["-v"] if verbose else [])]
+    flags = ["--home", str(home.path), *(["-v"] if verbose else []), *(["-q"] if quiet else [])]
     return _start(
         home,
         [*command, *flags, *_join_arguments(given)],
@@ -71,6 +72,8 @@ def _start(
             line = _first_line(pipe.fileno(), time.monotonic() + _READY_TIMEOUT_S)
         if line.startswith("ready "):
             child.returncode = 0  # it lives on; we are not the one to wait for it
+            # What it warned of while starting is for the person who started it.
+            sys.stderr.write(_words(home, start))
             return line
         raise _failure(home, child, start)
     finally:
@@ -98,6 +101,13 @@ def _join_arguments(given: Mapping[str, Any]) -> list[str]:
     if given["invite"]:
         words.append("-")
     return words
+
+
+def _words(home: Home, log_start: int) -> str:
+    """What the child wrote to its log since it was started."""
+    with home.log_path.open("rb") as log:
+        log.seek(log_start)
+        return log.read(_WORDS_BYTES_MAX).decode(errors="replace")
 
 
 def _open_log(home: Home) -> int:
@@ -133,9 +143,7 @@ def _failure(home: Home, child: subprocess.Popen[bytes], log_start: int) -> Star
             hint=f"see {home.log_path}",
             exit_code=ExitCode.TIMED_OUT,
         )
-    with home.log_path.open("rb") as log:
-        log.seek(log_start)
-        words = log.read(_WORDS_BYTES_MAX).decode(errors="replace").splitlines()
+    words = _words(home, log_start).splitlines()
     messages = [line.removeprefix("shoal: ") for line in words if line.startswith("shoal: ")]
     hints = [line.removeprefix("hint: ") for line in words if line.startswith("hint: ")]
     known = code in set(ExitCode) and code != ExitCode.DONE

@@ -171,3 +171,18 @@ def _read_until(descriptor: int, wanted: str, timeout_s: float) -> str:
                 break
             text += part.decode(errors="replace")
     return text
+
+
+def test_detached_peer_tells_its_starter_that_it_is_alone(tmp_path: Path) -> None:
+    network = private_network(tmp_path)  # nobody listens at its seed
+    words = ("join", "--detach", "--listen", "127.0.0.1:0", "--network", str(network))
+    done = run_shoal(tmp_path, *words)
+    try:
+        assert done.stdout.startswith("ready ")
+        assert "this peer is alone for now" in done.stderr
+    finally:
+        run_shoal(tmp_path, "leave")
+    try:
+        assert run_shoal(tmp_path, "-q", *words).stderr == ""
+    finally:
+        run_shoal(tmp_path, "leave")
