@@ -277,11 +277,15 @@ class Engine:
         return await self.membership.bootstrap(self._bootstrap_nodes, self._remembered)
 
     def _on_stored(self, record: Record, sender_id: bytes) -> None:
-        """A peer that stores its own `peer` record as away with us takes its leave."""
+        """A peer that stores its own `peer` record as away with us takes its leave.
+
+        Its record under a nickname tells nothing: it may be that of a name it no longer goes by.
+        """
         if record.kind is not Kind.PEER or record.publisher != sender_id:
             return
         payload = decode_payload(record.kind, record.payload)
-        if isinstance(payload, PeerPayload) and payload.here_until_ms <= record.issued_ms:
+        assert isinstance(payload, PeerPayload), "the kind says so"
+        if not payload.under_nickname and payload.here_until_ms <= record.issued_ms:
             self.membership.on_farewell(sender_id)
 
     def _on_stock_stranger(self, node_id: bytes, address: Address) -> None:
