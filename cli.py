@@ -96,11 +96,8 @@ def join(settings: Settings, /, **given: Any) -> int:
         return _join_here(settings, given)
     from peer.detach import join_detached
 
-    click.echo(
-        join_detached(
-            _home(settings), HERE.command(), given, verbose=settings.verbose, quiet=settings.quiet
-        )
-    )
+    command = [*HERE.command(), *settings.flags()]
+    click.echo(join_detached(_home(settings), command, given))
     return ExitCode.DONE
 
 

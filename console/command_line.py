@@ -44,6 +44,10 @@ class Settings:
     verbose: bool = False
     version: str = ""
 
+    def flags(self) -> list[str]:
+        """The words that let another run of the command say as much as this one."""
+        return [*(["-v"] if self.verbose else []), *(["-q"] if self.quiet else [])]
+
     def output(self) -> Output:
         return Output(as_json=self.json, quiet=self.quiet)
 

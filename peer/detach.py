@@ -29,14 +29,11 @@ class StartFailed(Failure):
     exit_code = ExitCode.INTERNAL  # where its own is not known
 
 
-def join_detached(
-    home: Home, command: Sequence[str], given: Mapping[str, Any], *, verbose: bool, quiet: bool
-) -> str:
+def join_detached(home: Home, command: Sequence[str], given: Mapping[str, Any]) -> str:
     """Run the given join in the background; returns its ready line, or raises StartFailed."""
-    flags = ["--home", str(home.path), *(["-v"] if verbose else []), *(["-q"] if quiet else [])]
     return _start(
         home,
-        [*command, *flags, *_join_arguments(given)],
+        [*command, "--home", str(home.path), *_join_arguments(given)],
         stdin_text=f"{given['invite']}\n" if given["invite"] else "",
         environment={"SHOAL_QUEUE": given["queue"]} if given["queue"] else {},
     )
