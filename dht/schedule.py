@@ -342,7 +342,8 @@ class PublishSchedule:
         if acks == 0:
             self.failed(draft_id, now_ms=now_ms)
         elif plan.again:
-            plan.failures = 0  # a storer has a newer one: due now, above that one's sequence
+            plan.failures = 0
+            self._set_due(plan, now_ms)  # a storer has a newer one: again, above its sequence
         elif plan.withdrawn:
             self._forget(plan)
         else:

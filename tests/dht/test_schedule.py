@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dht.errors import BadRecord, ScheduleFull
@@ -373,6 +373,7 @@ actions = st.lists(
 )
 
 
+@example([("add", 1, 0), ("failed", 1, 0), ("stale", 1, 0), ("stored", 1, 0)], random.Random(1))
 @given(actions, st.randoms(use_true_random=False))
 def test_sequences_only_grow_and_a_disk_that_follows_the_changes_equals_the_rows(
     steps: list[tuple[str, int, int]], rng: random.Random
