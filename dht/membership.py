@@ -9,7 +9,7 @@ import asyncio
 import math
 import socket
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dht.calling import Caller, Proven
 from dht.clock import ClockWatch
@@ -174,12 +174,16 @@ class Membership:
         """Greet bootstrap nodes and remembered contacts at once; return the contacts gained.
 
         Goes on to our own neighbourhood as soon as one of them answered, and returns when that
-        is known; the silent ones hold up nobody.
+        is known; the silent ones hold up nobody. It goes on when the caller no longer waits.
         """
         before = len(self._table)
         targets = await self._targets(nodes)
         for contact in remembered[: self._config.remembered_max]:
             targets.setdefault(contact.address, contact.peer_id)
+        await asyncio.wait([self._spawn(self._join(targets))])
+        return len(self._table) - before
+
+    async def _join(self, targets: Mapping[Address, bytes | None]) -> None:
         open_count = len(targets)
         progress = asyncio.Event()
 
@@ -200,7 +204,6 @@ class Membership:
             await progress.wait()
         if len(self._table):
             await self.join_neighbourhood()
-        return len(self._table) - before
 
     async def join_neighbourhood(self) -> None:
         """Look up our own id, and let the closest peers know us: they greet who pings them."""

@@ -6,7 +6,6 @@ know services, shares or mail.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Sequence
 
@@ -25,12 +24,11 @@ from peer.database import Database
 from peer.finding import Holder, merge_holders
 from peer.home import Home
 from peer.memory import DhtMemory
+from peer.reaching import whereabouts
 from rpc.channels import ChannelPool
+from rpc.errors import RpcError
 
-HELLO_TIMEOUT_S = 1.5
-AWAY_HELLO_TIMEOUT_S = 0.5
 CONNECT_TIMEOUT_S = 5.0
-HINTS_MAX = 8
 
 
 @dataclasses.dataclass(slots=True)
@@ -101,26 +99,14 @@ class Core:
     # Reaching peers
 
     async def locate(self, peer_id: bytes, hints: Sequence[Address] = ()) -> tuple[Address, ...]:
-        """Return the addresses at which this very peer answered a hello, the best first.
+        """Return the address at which this very peer answers now, or nothing.
 
-        Addresses in records are hints from others: none is dialled over TCP before the peer has
-        proved over UDP that it is there, so that records cannot turn us against a third party.
+        Ourselves we reach where the hints say.
         """
         if peer_id == self.identity.peer_id:
             return tuple(hints)
-        for contact in self.dht.contacts():
-            if contact.peer_id == peer_id and contact.alive:
-                return (contact.address,)
-        tried: set[Address] = set()
-        found = await self._greet(peer_id, hints, tried)
-        if not found:
-            published = await self.dht.find_peer(peer_id)
-            if published is not None:
-                # A peer that took its leave may be back, but is not worth a long wait.
-                is_away = published.payload.here_until_ms <= self.dht.now_ms()
-                timeout_s = AWAY_HELLO_TIMEOUT_S if is_away else HELLO_TIMEOUT_S
-                found = await self._greet(peer_id, published.payload.addresses, tried, timeout_s)
-        return found
+        found = await whereabouts(self.dht, peer_id, hints)
+        return () if found is None else (found,)
 
     async def connect(
         self,
@@ -129,9 +115,21 @@ class Core:
         *,
         timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> grpc.aio.Channel:
-        """Return a channel to a peer; raises RpcError (Unreachable, ForeignNetwork, WrongPeer)."""
+        """Return a channel to a peer; raises RpcError (Unreachable, ForeignNetwork, WrongPeer).
+
+        A contact may have moved since it last answered: where it cannot be reached, it is sought
+        once more elsewhere.
+        """
         located = await self.locate(peer_id, addresses)
-        return await self.channels.connect(peer_id, located, timeout_s=timeout_s)
+        try:
+            return await self.channels.connect(peer_id, located, timeout_s=timeout_s)
+        except RpcError:
+            if not located or peer_id == self.identity.peer_id:
+                raise
+            found = await whereabouts(self.dht, peer_id, addresses, avoid=located)
+            if found is None:
+                raise
+        return await self.channels.connect(peer_id, [found], timeout_s=timeout_s)
 
     async def holders_of_content(self, content_id: bytes) -> tuple[Holder, ...]:
         """Ask the DHT who has a content."""
@@ -139,31 +137,3 @@ class Core:
         return merge_holders(
             [Holder(item.record.publisher, item.payload.addresses) for item in found]
         )
-
-    async def _greet(
-        self,
-        peer_id: bytes,
-        hints: Sequence[Address],
-        tried: set[Address],
-        timeout_s: float = HELLO_TIMEOUT_S,
-    ) -> tuple[Address, ...]:
-        fresh = [hint for hint in dict.fromkeys(hints) if hint not in tried][:HINTS_MAX]
-        tried.update(fresh)
-        if not fresh:
-            return ()
-
-        async def greet(address: Address) -> Address | None:
-            contact = await self.dht.hello_address(address, timeout_s=timeout_s)
-            return address if contact is not None and contact.peer_id == peer_id else None
-
-        greetings = [asyncio.ensure_future(greet(address)) for address in fresh]
-        try:
-            for next_done in asyncio.as_completed(greetings):
-                address = await next_done
-                if address is not None:
-                    return (address,)
-            return ()
-        finally:
-            for greeting in greetings:
-                greeting.cancel()
-            await asyncio.gather(*greetings, return_exceptions=True)

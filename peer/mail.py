@@ -7,14 +7,14 @@ not know envelopes or the stores' insides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 
 from dht.records import MailPayload
 from identity.address import Address
-from identity.errors import ShoalError
+from peer.background import Background
 from peer.config import DeliveryMeans
 from peer.core import Core
 from peer.inbox import Inbox
@@ -29,38 +29,15 @@ from queueing.rabbitmq_url import parse_amqp_url
 from queueing.receiver import Receiver
 from queueing.spool import Spool
 from queueing.spool_index import SpoolConfig
+from queueing.states import is_end
 from queueing.store import PendingStore
 
 HOSTS_MAX = 12
-TASKS_MAX = 512
 DELIVERY_BYTES_MAX = 4 * 1024**3
 MAIL_LIFE_MARGIN_MS = 1_000
-
-
-class Background:
-    """The peer's own tasks: referenced, bounded, cancelled at the end."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.dropped = 0
-        """Pieces of work that were left out because too many were under way."""
-
-    def start(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run work on its own; ShoalErrors end it quietly, for it is always tried again later."""
-        if len(self._tasks) >= TASKS_MAX:
-            self.dropped += 1
-            work.close()
-            return
-        task = asyncio.create_task(_quietly(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        """Cancel what still runs and wait for its end."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+TIDY_S = 60.0
+"""How often `mail` records are compared with what lies here; soon after a delivery has ended."""
+TIDY_AFTER_S = 1.0
 
 
 class Mail:
@@ -85,7 +62,10 @@ class Mail:
         self._spool = spool
         self._journal = journal
         self.keeps_mail = keeps_mail
+        self._on_change = on_change
         self._addresses: tuple[Address, ...] = ()
+        self._announcements = 0
+        self._ended = asyncio.Event()
         self._hosts = _Hosts(core)
         self._client = MailboxClient(self._connect, core.file.network.network_id)
         self.queue_store = self._rabbit(queue_url) if queue_url else None
@@ -116,7 +96,7 @@ class Mail:
             self._stores(),
             self.receiver,
             wall_ms=core.dht.now_ms,
-            on_change=on_change,
+            on_change=self._on_delivery,
         )
 
     @classmethod
@@ -189,13 +169,16 @@ class Mail:
         for recipient, expires_ms in (await self._spool.recipients()).items():
             if recipient != self._core.identity.peer_id:
                 self.lies_here(recipient, expires_ms)
-        await self.courier.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.courier.run())
+            group.create_task(self._keep_records_tidy())
 
     def lies_here(self, recipient: bytes, expires_ms: int) -> None:
         """Let a recipient know that mail lies here for it: by a `mail` record, and at once.
 
         A sender's own letters too: the recipient finds the sender on rejoin, whoever else has it.
         """
+        self._announcements += 1
         self._background.start(self._announce(recipient, expires_ms))
         self._background.start(self._nudge(recipient))
 
@@ -266,6 +249,38 @@ class Mail:
                 [MailPayload(recipient, self._addresses)], expires_ms=expires_ms
             )
 
+    def _on_delivery(self, row: OutboxRow) -> None:
+        if is_end(row.state):
+            self._ended.set()
+        self._on_change(row)
+
+    async def _keep_records_tidy(self) -> None:
+        while True:
+            await self._withdraw_idle()
+            self._ended.clear()
+            try:
+                async with asyncio.timeout(TIDY_S):
+                    await self._ended.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(TIDY_AFTER_S)
+
+    async def _withdraw_idle(self) -> None:
+        """Withdraw the `mail` records of recipients for whom nothing waits here any more."""
+        announced = [
+            payload
+            for payload in self._core.dht.schedule.payloads()
+            if isinstance(payload, MailPayload)
+        ]
+        if not announced:
+            return
+        announcements = self._announcements
+        waiting = await self._spool.recipients()
+        if announcements == self._announcements:  # else something new has come meanwhile
+            idle = [each for each in announced if each.recipient not in waiting]
+            if idle:
+                await self._core.dht.withdraw(idle)
+
     async def _nudge(self, recipient: bytes) -> None:
         """Tell a recipient that is there that mail of its waits here."""
         if not await self._spool.waiting(recipient, 0, 1):
@@ -317,10 +332,3 @@ class _Hosts:
         """Return where a host is now."""
         addresses = await self._core.locate(peer_id)
         return Host(peer_id, addresses) if addresses else None
-
-
-async def _quietly(work: Awaitable[Any]) -> None:
-    try:
-        await work
-    except ShoalError:
-        return

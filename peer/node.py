@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from dht.errors import PortInUse as UdpPortInUse
@@ -23,16 +22,18 @@ from identity.errors import ShoalError
 from identity.keys import short_peer_id, show_peer_id
 from identity.network import BootstrapNode
 from peer.addresses import DEFAULT_LISTEN, advertised_addresses, bind_one_port
+from peer.background import Background
 from peer.commands import Arguments, Commands, FetchCommands, PeerFacts
 from peer.config import Config, load_config
 from peer.control import ControlServer
 from peer.core import Core
-from peer.errors import BadInput, WrongNetworkKey
+from peer.errors import BadInput
 from peer.failures import ExitCode, failure_of
 from peer.fetching import Fetching
 from peer.home import Home
 from peer.inbox import Inbox
-from peer.mail import Background, Mail
+from peer.joining import join_network
+from peer.mail import Mail
 from peer.networks import Choice, choose_network, invite_for, remember
 from peer.options import AloneOptions, JoinOptions, Observer
 from peer.presence import Presence
@@ -46,16 +47,13 @@ from peer.version import VERSION
 from peer.views import Snapshot, StatusView
 from queueing.journal import OutboxRow
 from rpc.caller import caller_of
-from rpc.errors import ForeignNetwork, RpcError
 from rpc.errors import PortInUse as TcpPortInUse
 from rpc.listener import RpcListener
 from transfer.inbox import InboxFolder
 from transfer.service import ServiceConfig, TransferService
 
-BOOTSTRAP_TIMEOUT_S = 5.0
 PUBLISH_TIMEOUT_S = 3.0
 LEAVE_TIMEOUT_S = 4.0
-PROBE_TIMEOUT_S = 2.0
 PEER_RECORD_LIFE_MS = 24 * 3600 * 1000
 PEER_RECORD_REFRESH_S = 6 * 3600.0
 PRESENCE_REFRESH_S = 15.0
@@ -105,9 +103,7 @@ async def run_command_alone(
     reporter = Reporter(emit)
     try:
         await core.dht.listen("0.0.0.0", 0)  # noqa: S104 - answers come from anywhere
-        gained = await _bootstrap(core, file.bootstrap)
-        if not gained:
-            await _raise_if_key_is_wrong(core, file.bootstrap)
+        if not await join_network(core, file.bootstrap):
             await reporter.note(
                 "no peer of the network answers", hint="check the network, or ask for a new invite"
             )
@@ -208,7 +204,7 @@ class Peer:
             return caller_of(context, core.file.network)
 
         service = TransferService(
-            Offered(core.catalog, self.fetching, self.sharing),
+            Offered(core.catalog, self.fetching, self.sharing, self._background),
             identify,
             inbox=inbox,
             config=ServiceConfig(
@@ -249,10 +245,8 @@ class Peer:
             *self.core.file.bootstrap,
         )
         others = [node for node in nodes if node.address not in self._own_addresses()]
-        gained = await _bootstrap(self.core, others)
-        if gained or not others:
+        if await join_network(self.core, others) or not others:
             return
-        await _raise_if_key_is_wrong(self.core, others)
         listed = ", ".join(str(node.address) for node in others[:4])
         self._observer.note(
             f"no bootstrap node answers ({listed}): this peer is alone for now",
@@ -263,8 +257,20 @@ class Peer:
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                 await self.core.dht.publish(self._own_payloads())
+                await self.core.dht.withdraw(self._former_names())
         except TimeoutError:
             _log.info("the peer record is not acknowledged yet; it is tried again")
+
+    def _former_names(self) -> list[Payload]:
+        """Return the records of nicknames that this peer went by in former runs."""
+        nickname = nickname_of(self._options, self.core.config)
+        return [
+            payload
+            for payload in self.core.dht.schedule.payloads()
+            if isinstance(payload, PeerPayload)
+            and payload.under_nickname
+            and payload.nickname != nickname
+        ]
 
     def _own_payloads(self) -> list[Payload]:
         core = self.core
@@ -438,31 +444,3 @@ def nickname_of(options: JoinOptions, config: Config) -> str:
     if not nickname.strip() or len(nickname.encode()) > NICKNAME_BYTES_MAX:
         raise BadInput(f"a nickname has 1 to {NICKNAME_BYTES_MAX} bytes")
     return nickname
-
-
-async def _bootstrap(core: Core, nodes: Sequence[BootstrapNode]) -> int:
-    try:
-        async with asyncio.timeout(BOOTSTRAP_TIMEOUT_S):
-            return await core.dht.bootstrap(nodes)
-    except TimeoutError:
-        return sum(contact.alive for contact in core.dht.contacts())
-
-
-async def _raise_if_key_is_wrong(core: Core, nodes: Sequence[BootstrapNode]) -> None:
-    """Where UDP is silent, ask over TLS: a node of another key shows a foreign certificate.
-
-    Raises WrongNetworkKey when every node that answers is foreign.
-    """
-
-    async def is_foreign(node: BootstrapNode) -> bool | None:
-        try:
-            await core.channels.probe(node.address, timeout_s=PROBE_TIMEOUT_S)
-        except ForeignNetwork:
-            return True
-        except RpcError:
-            return None
-        return False
-
-    answers = await asyncio.gather(*(is_foreign(node) for node in nodes))
-    if True in answers and False not in answers:
-        raise WrongNetworkKey

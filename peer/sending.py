@@ -16,7 +16,6 @@ from pathlib import Path
 import grpc
 
 from dht.records import PeerPayload
-from identity.address import Address
 from identity.errors import ShoalError
 from identity.keys import show_peer_id
 from peer.config import DeliveryMeans
@@ -171,13 +170,8 @@ class Sending:
         )
 
     async def _channel(self, recipient: bytes) -> grpc.aio.Channel | None:
-        addresses: tuple[Address, ...] = await self._core.locate(recipient)
-        if not addresses:
-            return None
         try:
-            return await self._core.channels.connect(
-                recipient, addresses, timeout_s=CONNECT_TIMEOUT_S
-            )
+            return await self._core.connect(recipient, timeout_s=CONNECT_TIMEOUT_S)
         except ShoalError:
             return None
 

@@ -6,10 +6,10 @@ here". Must not know gRPC or how a file is cut to chunks.
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from identity.network import Network
+from peer.background import Background
 from peer.catalog import Catalog, Share
 from peer.config import Config, InboxAccept
 from peer.contacts import Contacts
@@ -19,17 +19,17 @@ from transfer.hashing import Fingerprint
 from transfer.manifest import decode_manifest
 from transfer.sources import Source
 
-TASKS_MAX = 256
-
 
 class Offered:
     """The Shares of the Transfer service: files of the catalog, then downloads under way."""
 
-    def __init__(self, catalog: Catalog, fetching: Fetching, sharing: Sharing) -> None:
+    def __init__(
+        self, catalog: Catalog, fetching: Fetching, sharing: Sharing, background: Background
+    ) -> None:
         self._catalog = catalog
         self._fetching = fetching
         self._sharing = sharing
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = background
 
     def open_source(self, content_id: bytes) -> Source | None:
         """Return a file that holds a content; its fingerprint guards against change.
@@ -48,10 +48,7 @@ class Offered:
 
     def source_changed(self, content_id: bytes, path: Path) -> None:
         """Stop offering a changed file and withdraw its records, in the background."""
-        if len(self._tasks) < TASKS_MAX:
-            task = asyncio.create_task(self._sharing.drop_changed(content_id, path))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._background.start(self._sharing.drop_changed(content_id, path))
 
 
 def _source_of(share: Share) -> Source:

@@ -9,6 +9,7 @@ from dht.config import DhtConfig
 from dht.node import DhtNode
 from identity.address import Address
 from identity.network import BootstrapNode, Network, NetworkFile
+from peer.background import Background
 from peer.config import Config
 from peer.core import Core
 from peer.fetching import Fetching
@@ -64,8 +65,9 @@ async def serving(core: Core, upload_bytes_per_s: int | None = None) -> AsyncIte
     """Let others fetch what this core shares."""
     sharing = Sharing(core)
     sharing.advertise([address_of(core)])
+    background = Background()
     service = TransferService(
-        Offered(core.catalog, Fetching(core), sharing),
+        Offered(core.catalog, Fetching(core), sharing, background),
         lambda context: caller_of(context, NETWORK),
         config=ServiceConfig(upload_bytes_per_s=upload_bytes_per_s),
     )
@@ -76,6 +78,7 @@ async def serving(core: Core, upload_bytes_per_s: int | None = None) -> AsyncIte
         yield sharing
     finally:
         await listener.stop(0.1)
+        await background.close()
 
 
 class Heard:

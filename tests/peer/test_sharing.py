@@ -2,10 +2,12 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dht.errors import ScheduleFull
+from peer.background import Background
 from peer.core import Core
 from peer.errors import BadInput, NotFound
 from peer.serving import Offered
@@ -199,7 +201,9 @@ async def test_served_source_is_the_shared_file_with_its_fingerprint(
     ada = pair[0]
     sharing = sharing_of(ada)
     share = (await sharing.put(path, None)).share
-    offered = Offered(ada.catalog, _NoDownloads(), sharing)  # type: ignore[arg-type]
+    background = Background()
+    downloads: Any = _NoDownloads()
+    offered = Offered(ada.catalog, downloads, sharing, background)
     source = offered.open_source(share.content_id)
     assert source is not None
     opened = OpenSource(source)
@@ -209,6 +213,7 @@ async def test_served_source_is_the_shared_file_with_its_fingerprint(
     offered.source_changed(share.content_id, path)
     await until(lambda: ada.catalog.shares() == [])
     assert offered.open_source(share.content_id) is None
+    await background.close()
 
 
 class _NoDownloads:
