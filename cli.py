@@ -96,8 +96,7 @@ def join(settings: Settings, /, **given: Any) -> int:
         return _join_here(settings, given)
     from peer.detach import join_detached
 
-    command = [*HERE.command(), *settings.flags()]
-    click.echo(join_detached(_home(settings), command, given))
+    click.echo(join_detached(_home(settings), [*HERE.command(), *settings.flags()], given))
     return ExitCode.DONE
 
 
