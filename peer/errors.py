@@ -48,6 +48,13 @@ class NoHolderReachable(Failure):
     exit_code = ExitCode.UNREACHABLE
 
 
+class RecipientAway(Failure):
+    """The recipient cannot be reached, and only --via direct is allowed."""
+
+    hint = "leave --via out: the file then waits, sealed, until the recipient is back"
+    exit_code = ExitCode.UNREACHABLE
+
+
 class Ambiguous(Failure):
     """That name means more than one thing."""
 

@@ -56,6 +56,10 @@ PUBLISH_TIMEOUT_S = 3.0
 LEAVE_TIMEOUT_S = 4.0
 PEER_RECORD_LIFE_MS = 24 * 3600 * 1000
 PEER_RECORD_REFRESH_S = 6 * 3600.0
+TRAFFIC = frozenset(
+    {"ack-ok", "store-ok", "datagrams-sent", "datagrams-received", "stock-contacts"}
+)
+"""Counters that tell of what went well; the others are drops."""
 PRESENCE_REFRESH_S = 15.0
 
 _log = logging.getLogger(__name__)
@@ -384,6 +388,7 @@ class Peer:
         core = self.core
         peers = self.presence.known()
         mail = self._mail
+        counters = core.dht.counters() | ({} if mail is None else mail.counters())
         return StatusView(
             id=show_peer_id(core.identity.peer_id),
             nickname=nickname_of(self._options, core.config),
@@ -400,7 +405,8 @@ class Peer:
             version=VERSION,
             home=str(core.home.path),
             records=len(core.dht.store),
-            drops=core.dht.counters() | ({} if mail is None else mail.counters()),
+            drops={name: count for name, count in counters.items() if name not in TRAFFIC},
+            traffic={name: count for name, count in counters.items() if name in TRAFFIC},
         )
 
     def snapshot(self) -> Snapshot:

@@ -20,7 +20,15 @@ from identity.errors import ShoalError
 from identity.keys import show_peer_id
 from peer.config import DeliveryMeans
 from peer.core import Core
-from peer.errors import BadInput, InboxFull, NotFound, NotPermitted, QueueUnavailable, TimedOut
+from peer.errors import (
+    BadInput,
+    InboxFull,
+    NotFound,
+    NotPermitted,
+    QueueUnavailable,
+    RecipientAway,
+    TimedOut,
+)
 from peer.inbox import Inbox
 from peer.mail import Mail
 from peer.reporting import Reporter
@@ -85,6 +93,7 @@ class Sending:
         letter = await self._letter(path, name, recipient, reporter, expires_s)
         row = await self._push(letter, reporter) if not via or DIRECT in via else None
         if row is None:
+            _raise_if_direct_only(via)
             row = await self._leave(letter, reporter, via)
         if wait:
             row = await self._ended(row)
@@ -283,6 +292,11 @@ class Sending:
         if len(matching) > 1:
             raise BadInput(f"{text!r} means {len(matching)} deliveries", hint="give more of the id")
         return sent_view(await self._mail.courier.cancel(matching[0].delivery_id))
+
+
+def _raise_if_direct_only(via: Sequence[str]) -> None:
+    if via and set(via) == {DIRECT}:
+        raise RecipientAway
 
 
 def sent_view(row: OutboxRow) -> SentView:

@@ -144,6 +144,9 @@ class StatusView:
     outbox_open: int = 0
     records: int = 0
     drops: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What was refused, lost or left out since the start, by reason."""
+    traffic: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What went as it should: datagrams, acknowledgements."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

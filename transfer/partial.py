@@ -165,9 +165,16 @@ def target_error(error: OSError, target: Path) -> TransferError:
         case errno.EAGAIN:
             return TargetBusy(f"another get is writing {name}")
         case errno.ENOENT | errno.ENOTDIR:
-            return TargetUnwritable(f"the folder of {name} does not exist")
+            return TargetUnwritable(_why_no_folder(target.parent))
         case _:
             return TargetUnwritable(f"cannot write {name}: {error.strerror}")
+
+
+def _why_no_folder(folder: Path) -> str:
+    name = ascii(str(folder))
+    if folder.is_dir():
+        return f"no file can be made in the folder {name}"
+    return f"{name} is not a folder" if folder.exists() else f"the folder {name} does not exist"
 
 
 def _open_locked(path: Path) -> int:
