@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TextIO
 
 from console.progress import Bars
-from console.text import escape, get_line, human_size, human_span, plural
+from console.text import escape, get_line, human_ago, human_size, human_span, plural
 
 Fields = Mapping[str, Any]
 
@@ -38,6 +39,11 @@ _EMPTY = {
     "outbox": "nothing was sent yet",
     "contact": "no contact is known yet",
 }
+# On a terminal, which is 80 columns wide for many.
+_TERMINAL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "peers": ("nickname", "id", "address", "state", "last_seen", "rtt_ms"),
+}
+_SHORT_ID_CHARS = 8
 _SIZES = frozenset({"size", "fetched_bytes"})
 _STATE_STYLES = {
     "active": "green",
@@ -155,7 +161,7 @@ def _draw_list(command: str, items: list[Fields]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = COLUMNS[command]
+    columns = _TERMINAL_COLUMNS.get(command, COLUMNS[command])
     for name in columns:
         numbers = name in _SIZES or name in {"holders", "rtt_ms"}
         heading = {"rtt_ms": "rtt ms"}.get(name, name.replace("_", " "))
@@ -164,11 +170,22 @@ def _draw_list(command: str, items: list[Fields]) -> None:
         cells = []
         for name in columns:
             value = item.get(name)
-            shown = human_size(value) if name in _SIZES and value is not None else None
+            shown = _for_people(command, name, value)
             style = _STATE_STYLES.get(str(value), "") if name == "state" else ""
             cells.append(Text(shown or _cell(name, value), style=style))
         table.add_row(*cells)
     Console(markup=False, highlight=False, emoji=False).print(table)
+
+
+def _for_people(command: str, name: str, value: object) -> str | None:
+    """Shorten what a person need not see whole; None for what is shown as scripts see it."""
+    if name in _SIZES and isinstance(value, int):
+        return human_size(value)
+    if command == "peers" and name == "id":
+        return escape(str(value))[:_SHORT_ID_CHARS]
+    if name == "last_seen" and isinstance(value, str):
+        return human_ago(value, time.time())
+    return None
 
 
 def _put(fields: Fields) -> list[str]:

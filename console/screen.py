@@ -42,7 +42,8 @@ class JoinScreen:
 
     def ready(self, peer_id: str, address: str, invite: str | None) -> None:
         print_line(f"ready {peer_id} {address}", sys.stdout)
-        if invite and not self._table_wanted and not self._quiet and is_terminal(sys.stderr):
+        # Above the table as well: inside its borders a long invite cannot be copied.
+        if invite and not self._quiet and is_terminal(sys.stderr):
             self._say(f"to join: shoal join {escape(invite)}")
         self._is_ready.set()
 

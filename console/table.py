@@ -18,8 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from console.text import escape, human_size, human_span, plural
-from peer.views import PeerState, PeerView, Snapshot, StatusView, TransferView, utc_seconds
+from console.text import escape, human_ago, human_size, human_span, plural
+from peer.views import PeerState, PeerView, Snapshot, StatusView, TransferView
 
 _PEERS_MAX = 24
 _TRANSFERS_MAX = 10
@@ -113,12 +113,7 @@ def _peers(peers: Sequence[PeerView], wall_s: float) -> RenderableType:
 def _seen(peer: PeerView, wall_s: float) -> str:
     if peer.state == PeerState.ACTIVE:
         return "now"
-    if peer.last_seen is None:
-        return "-"
-    try:
-        return f"{human_span(wall_s - utc_seconds(peer.last_seen))} ago"
-    except ValueError:
-        return "-"
+    return "-" if peer.last_seen is None else human_ago(peer.last_seen, wall_s)
 
 
 def _transfers(transfers: Sequence[TransferView]) -> RenderableType:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import shlex
 import unicodedata
 
+from peer.views import utc_seconds
+
 # Joiners belong to emoji and to several scripts, and neither moves nor hides anything.
 _HARMLESS_FORMATS = frozenset("\u200c\u200d")
 _SHOWN_AS_ESCAPE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -53,6 +55,14 @@ def human_span(seconds: float) -> str:
         if len(parts) == 2:
             break
     return " ".join(parts)
+
+
+def human_ago(utc: str, wall_s: float) -> str:
+    """Say how long ago a moment was; "-" where the text is none."""
+    try:
+        return f"{human_span(max(0.0, wall_s - utc_seconds(utc)))} ago"
+    except ValueError:
+        return "-"
 
 
 def plural(count: int, noun: str) -> str:

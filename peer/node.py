@@ -27,7 +27,7 @@ from peer.commands import Arguments, Commands, FetchCommands, PeerFacts
 from peer.config import Config, load_config
 from peer.control import ControlServer
 from peer.core import Core
-from peer.errors import BadInput
+from peer.errors import BadInput, NotFound
 from peer.failures import ExitCode, failure_of
 from peer.fetching import Fetching
 from peer.home import Home
@@ -41,11 +41,13 @@ from peer.received import Received, ReceivedJournal
 from peer.reporting import Emit, Reporter
 from peer.sending import Sending
 from peer.serving import Acceptance, Offered
-from peer.sharing import Sharing
+from peer.sharing import Sharing, check_source
 from peer.traffic import Traffic
 from peer.version import VERSION
 from peer.views import Snapshot, StatusView
+from queueing.errors import QueueError
 from queueing.journal import OutboxRow
+from queueing.rabbitmq import reachable
 from rpc.caller import caller_of
 from rpc.errors import PortInUse as TcpPortInUse
 from rpc.listener import RpcListener
@@ -53,9 +55,12 @@ from transfer.inbox import InboxFolder
 from transfer.service import ServiceConfig, TransferService
 
 PUBLISH_TIMEOUT_S = 3.0
+QUEUE_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 4.0
 PEER_RECORD_LIFE_MS = 24 * 3600 * 1000
 PEER_RECORD_REFRESH_S = 6 * 3600.0
+NOBODY_ANSWERS = "no peer of the network answers, so nothing can be found"
+NOBODY_ANSWERS_HINT = "check the connection, or ask a member for a new invite"
 TRAFFIC = frozenset(
     {"ack-ok", "store-ok", "datagrams-sent", "datagrams-received", "stock-contacts"}
 )
@@ -73,6 +78,8 @@ async def run_peer(options: JoinOptions, observer: Observer) -> int:
     home = Home(options.home)
     with home.lock():
         config = load_config(home.config_path)
+        for path in options.shares:
+            check_source(path)
         choice = choose_network(
             home,
             invite=options.invite,
@@ -107,17 +114,28 @@ async def run_command_alone(
     reporter = Reporter(emit)
     try:
         await core.dht.listen("0.0.0.0", 0)  # noqa: S104 - answers come from anywhere
-        if not await join_network(core, file.bootstrap):
-            await reporter.note(
-                "no peer of the network answers", hint="check the network, or ask for a new invite"
-            )
-        commands = FetchCommands(core, Fetching(core), Presence(core))
-        if command == "search":
-            await commands.search(Arguments(arguments), reporter)
-        else:
-            await commands.get(Arguments(arguments), reporter)
+        joined = bool(await join_network(core, file.bootstrap))
+        await _search_or_get(core, command, Arguments(arguments), reporter, joined=joined)
     finally:
         await core.close()
+
+
+async def _search_or_get(
+    core: Core, command: str, arguments: Arguments, reporter: Reporter, *, joined: bool
+) -> None:
+    """Run the command; where nobody could be asked, say this and not that nothing exists."""
+    commands = FetchCommands(core, Fetching(core), Presence(core))
+    if command == "search":
+        await commands.search(arguments, reporter)
+        if not joined:
+            await reporter.note(NOBODY_ANSWERS, hint=NOBODY_ANSWERS_HINT)
+        return
+    try:
+        await commands.get(arguments, reporter)
+    except NotFound as error:
+        if joined:
+            raise
+        raise NotFound(NOBODY_ANSWERS, hint=NOBODY_ANSWERS_HINT) from error
 
 
 class Peer:
@@ -299,6 +317,7 @@ class Peer:
                 group.create_task(self._mail.run()),
                 group.create_task(self.core.dht.watch()),
                 group.create_task(self._offer_shares()),
+                group.create_task(self._warn_of_silent_queue()),
                 group.create_task(self._refresh_own_record()),
                 group.create_task(self._refresh_presence()),
             ]
@@ -338,6 +357,20 @@ class Peer:
                 self._observer.note(f"not shared: {failure.message}", failure.hint)
             else:
                 _log.info("shared %r on %d peers", published.share.name, published.stored_on)
+
+    async def _warn_of_silent_queue(self) -> None:
+        """Tell at the start that the broker cannot be used: else only a delivery would show it."""
+        url = self._queue_url()
+        if url is None:
+            return
+        try:
+            await reachable(url, QUEUE_TIMEOUT_S)
+        except QueueError as error:
+            assert self._mail is not None
+            self._observer.note(
+                f"the queue {self._mail.queue_host} cannot be used: {error}",
+                "deliveries go to mailboxes until it can; check --queue and that the broker runs",
+            )
 
     async def _refresh_own_record(self) -> None:
         while True:
