@@ -147,6 +147,10 @@ class Caller:
             candidate.peer_id, candidate.address, wire.Call.HELLO, NO_BODY, timeout_s=timeout_s
         )
 
+    def is_silent(self, address: Address) -> bool:
+        """Tell whether an address answers nothing at present."""
+        return self._patience.is_silent(address, now=self._clock())
+
     async def wait_for(
         self,
         task: asyncio.Task[None],
@@ -167,7 +171,7 @@ class Caller:
             left_s = min(deadline - now, self._config.call_timeout_s)
             wait_s = self._patience.wait_s(peer_id, address, at_most_s=left_s, now=now)
             await asyncio.wait([task], timeout=max(0.0, wait_s))
-            if task.done() or self._patience.is_silent(address, now=self._clock()):
+            if task.done() or self.is_silent(address):
                 return
             if self._clock() >= deadline:
                 self._patience.silent(address, now=self._clock())

@@ -27,7 +27,7 @@ WAIT_MIN_S: Final = 0.5
 """A live peer may be busy for a moment, however fast it usually is."""
 WAIT_BOUNDS: Final = 3.0
 """Waits are this often the longest round trip to be expected: one lost datagram is no silence."""
-SILENT_WAIT_MIN_S: Final = 0.15
+SILENT_WAIT_MIN_S: Final = 0.3
 SILENT_WAIT_UNKNOWN_S: Final = 0.6
 SILENT_SOFT_MIN_S: Final = 0.025
 """The same in a lookup, which has others to ask."""

@@ -224,6 +224,8 @@ class Publisher:
         async with asyncio.TaskGroup() as group:
             for candidate, outcomes in sends:
                 task = self._spawn(self._send_to(candidate, outcomes))
+                if self._caller.is_silent(candidate.address):
+                    continue
                 group.create_task(
                     self._caller.wait_for(
                         task, candidate.peer_id, candidate.address, at_most_s=at_most_s

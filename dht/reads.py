@@ -34,7 +34,7 @@ READ_LINGER_S = 0.15
 """How long a read that found nothing waits for the last closest storers past their soft timeout."""
 FOUND_LINGER_S = 0.05
 """The same when it has something to show: the others most likely hold the same."""
-WRITE_LINGER_S = 0.15
+WRITE_LINGER_S = 0.25
 """The same for a lookup of storers; later ones are heard by `on_late`."""
 
 

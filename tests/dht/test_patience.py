@@ -36,7 +36,7 @@ def test_known_quick_peer_has_a_moment_and_a_known_slow_one_more() -> None:
 def test_silent_peer_has_little_time_until_it_answers() -> None:
     patience = patience_of(0.001)
     patience.silent(HERE, now=0.0)
-    assert wait_s(patience) == 0.15
+    assert wait_s(patience) == 0.3
     assert patience.is_silent(HERE, now=1.0)
     assert not patience.is_silent(THERE, now=1.0)
     patience.answered(HERE)
