@@ -269,7 +269,9 @@ def test_files_named_at_the_start_are_shared(tmp_path: Path) -> None:
     with joined(tmp_path, "ada") as [ada], peers_in(tmp_path, "bob") as [bob]:
         (bob.folder / "from the start.txt").write_text("here")
         network = tmp_path / "network.json"
-        bob.join("--share", "from the start.txt", "--share", "missing.txt", network=network)
+        bob.start("--share", "from the start.txt", "--share", "missing.txt", network=network)
+        assert bob.wait_end() == 2
+        assert "missing.txt does not exist" in bob.log
+        bob.join("--share", "from the start.txt", network=network)
         ada.poll("search", "start", until=len)
         assert ada.json("get", "from the start.txt")[0]["size"] == 4
-        until(lambda: "missing.txt" in bob.log)
