@@ -132,7 +132,8 @@ async def test_mail_that_comes_while_records_are_compared_keeps_its_record(
 
     async def look_away() -> dict[bytes, int]:
         found = await recipients()
-        await ada.send(path)
+        new = await ada.send(path)
+        await ada.mail._announce(ABSENT.peer_id, new.expires_ms)
         return found
 
     monkeypatch.setattr(ada.mail._spool, "recipients", look_away)

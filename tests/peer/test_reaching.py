@@ -71,24 +71,24 @@ async def test_wrong_hints_hide_a_peer_as_little_as_they_name_another(trio: list
 
 
 async def test_peer_that_moved_is_found_by_its_record_when_its_old_address_refuses(
-    trio: list[Core],
+    trio: list[Core], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, bob, cat = trio
     await ada.dht.check()
-    old = address_of(bob)
+    stale = ada.dht.contact(bob.identity.peer_id)
+    assert stale is not None
     await bob.dht.close()
     await bob.dht.listen("127.0.0.1", 0)
     await bob.dht.hello_address(address_of(cat))
-    await bob.dht.publish([record_of(bob, old, address_of(bob))])
+    await bob.dht.publish([record_of(bob, stale.address, address_of(bob))])
+    # ada heard of bob at its old address a moment ago, and takes it for being there.
+    monkeypatch.setattr(ada.dht, "contact", lambda _peer_id: stale)
+    assert await ada.locate(bob.identity.peer_id) == (stale.address,)
     listener = RpcListener(bob.tls, NETWORK)
     await listener.start("127.0.0.1", bob.dht.bound.port)
     try:
-        # ada heard of bob at its old address a moment ago, and takes it for being there.
         channel = await ada.connect(bob.identity.peer_id)
-        assert channel is not None
-        moved = ada.dht.contact(bob.identity.peer_id)
-        assert moved is not None
-        assert moved.address == address_of(bob)
+        assert channel is await ada.channels.connect(bob.identity.peer_id, [address_of(bob)])
     finally:
         await listener.stop(0.1)
 
