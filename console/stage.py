@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
 import selectors
 import shlex
 import shutil
@@ -26,6 +27,10 @@ COMMAND_TIMEOUT_S = 30.0
 _LEAVE_TIMEOUT_S = 10.0
 _LOG_CHARS_MAX = 2000
 _NOT_INHERITED = ("SHOAL_HOME", "SHOAL_QUEUE", "XDG_RUNTIME_DIR", "XDG_DATA_HOME")
+
+
+_PORTS = (12_000, 32_000)
+_PORTS_TRIED_MAX = 50
 
 
 class DemoFailed(Exception):  # noqa: N818 - what it is
@@ -186,15 +191,18 @@ class Stage:
 
 
 def free_port() -> int:
-    """A port of loopback that is free for UDP and TCP just now."""
-    for _ in range(20):
+    """A port of loopback that is free for UDP and TCP just now.
+
+    It lies below those that the system gives to whoever asks for any, so that it stays free.
+    """
+    for _ in range(_PORTS_TRIED_MAX):
         with (
             socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
         ):
-            stream.bind(("127.0.0.1", 0))
-            port = int(stream.getsockname()[1])
+            port = random.randrange(*_PORTS)
             try:
+                stream.bind(("127.0.0.1", port))
                 datagrams.bind(("127.0.0.1", port))
             except OSError:
                 continue

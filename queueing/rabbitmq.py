@@ -83,6 +83,8 @@ class Counters:
 
     poison: int = 0
     reconnects: int = 0
+    restored: int = 0
+    """Queues that a killed broker had lost, and that were filled again."""
 
 
 class RabbitStore:
@@ -205,7 +207,28 @@ class RabbitStore:
             mail = ManifestMail(manifest)
             await self._publish_one(link, deposit.queue, mail, manifest.expires_ms, declare=True)
             deposit.announced = True
-        await self._publish_chunks(link, deposit)
+        try:
+            await self._publish_chunks(link, deposit)
+        except NoMailbox:
+            await self._restore_queue(link, deposit)
+            await self._publish_chunks(link, deposit)
+
+    async def _restore_queue(self, link: BrokerLink, deposit: "_Deposit") -> None:
+        """Chunks came back though the manifest did not: a broker that was killed lost the queue.
+
+        Where it has fewer messages than it confirmed (or they were collected meanwhile), all is
+        sent again: the recipient drops what it has.
+        """
+        try:
+            waiting = await link.declare(deposit.queue)
+        except NotPermitted as error:
+            raise NoMailbox("the recipient has no queue on the broker yet") from error
+        manifest = deposit.manifest
+        if waiting < 1 + manifest.count - len(deposit.missing):
+            self.counters.restored += 1
+            deposit.missing = set(range(manifest.count))
+            mail = ManifestMail(manifest)
+            await self._publish_one(link, deposit.queue, mail, manifest.expires_ms)
 
     async def _publish_chunks(self, link: BrokerLink, deposit: "_Deposit") -> None:
         """Keep a window of chunks unconfirmed; strike the confirmed ones off `deposit.missing`."""
