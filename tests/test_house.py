@@ -104,10 +104,10 @@ def test_tests_never_sleep_on_the_wall_clock() -> None:
 
 
 def leaks() -> re.Pattern[bytes]:
-    """Match paths of the machine that this was written on and addresses of package registries."""
+    """Match paths of somebody's machine and addresses of package registries."""
     # Put together here, so that this file does not hold what it looks for.
     folders = "|".join(["/" + "work/", "/" + "root/", "/" + "home/[a-z]+/", "/" + "Users/[a-z]+/"])
-    # The lookbehind keeps project paths such as `docs/work/` out.
+    # The lookbehind keeps out project paths whose inner folders have such names.
     paths = rf"(?<![\w.~$}}])(?:{folders})"
     names = ["pypi", "files.pythonhosted", "registry.npmjs", "index.crates"]
     hosts = "|".join(rf"\b{name}\.(?:org|io)\b" for name in names)
@@ -133,7 +133,7 @@ def test_no_file_holds_this_machine_or_a_registry() -> None:
         ("cd /" + "root/.cache", True),
         ("https://files.pythonhosted" + ".org/packages/x", True),
         ("pip install --index" + "-url=x", True),
-        ("the network in docs/work/", False),
+        ("the network in docs/" + "work/", False),
         ("/var/lib/shoal", False),
     ],
 )
