@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := cli.py console dht identity peer queueing rpc transfer tools tests
+SOURCES := cli.py bench console dht identity peer queueing rpc simulation transfer tools tests
 # Two workers, since the test machines have two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint check protos lock svg clean help setup
+.PHONY: demo test lint check protos lock svg clean help setup bench-setup
 
 help:
 	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
@@ -35,10 +35,20 @@ protos: $(STAMP)
 svg: $(STAMP)
 	$(BIN)/python tools/table_svg.py docs/table.svg
 
+# On top of the locked dependencies: what the benchmarks, plots and fuzzers need, and nothing else does.
+BENCH_STAMP := $(VENV)/.bench-installed
+bench-setup: $(BENCH_STAMP)
+
+$(BENCH_STAMP): requirements-bench.lock $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
 # Hashes, and no registry's address: the lock says what, the machine's configuration says from where.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header --no-annotate pyproject.toml
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --no-header --no-annotate pyproject.toml -o requirements.lock
+	$(LOCK) --extra dev -o requirements.lock
+	$(LOCK) --extra dev --extra bench --constraints requirements.lock -o requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -141,20 +141,25 @@ def test_leak_rule_tells_leaks_from_text(line: str, leaks_something: bool) -> No
     assert bool(leaks().search(line.encode())) is leaks_something
 
 
-def lock_entries() -> list[str]:
-    text = (ROOT / "requirements.lock").read_text("utf-8").replace("\\\n", " ")
+LOCKS = ("requirements.lock", "requirements-bench.lock")
+
+
+def lock_entries(lock: str) -> list[str]:
+    text = (ROOT / lock).read_text("utf-8").replace("\\\n", " ")
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def test_every_locked_package_has_a_version_and_hashes() -> None:
-    entries = lock_entries()
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_package_has_a_version_and_hashes(lock: str) -> None:
+    entries = lock_entries(lock)
     assert len(entries) > 10
     unfit = [line.split()[0] for line in entries if not re.search(r"==\S+.*--hash=sha256:", line)]
     assert unfit == []
 
 
-def test_the_lock_names_no_address() -> None:
-    assert [line for line in lock_entries() if "://" in line or line.startswith("-")] == []
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_lock_names_no_address(lock: str) -> None:
+    assert [line for line in lock_entries(lock) if "://" in line or line.startswith("-")] == []
 
 
 def project() -> dict[str, object]:

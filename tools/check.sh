@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 bin=$(cd "${BIN:-.venv/bin}" && pwd)
 workers=${WORKERS:-2}
-read -r -a wanted <<<"${SOURCES:-cli.py console dht identity peer queueing rpc transfer tools tests}"
+read -r -a wanted <<<"${SOURCES:-cli.py bench console dht identity peer queueing rpc simulation transfer tools tests}"
 sources=()
 for name in "${wanted[@]}"; do [ -e "$name" ] && sources+=("$name"); done
 # Tests are typed where it helps, but not held to strict types.

@@ -1,0 +1,1 @@
+"""The network of the simulator: the real dht code on a virtual clock and a virtual network."""
