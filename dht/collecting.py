@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dht.errors import BadRecord
 from dht.records import Kind, Payload, Record, check_record, decode_record
 from dht.storage import entry_id_of
+from dht.tracing import Held, Refused, Trace
 
 Hit = tuple[Record, Payload]
 
@@ -30,6 +31,7 @@ class Collector:
         records_max: int,
         drops: Counter[str],
         on_hit: Callable[[Hit], None],
+        trace: Trace | None = None,
     ) -> None:
         self._network_id = network_id
         self._key = key
@@ -37,6 +39,7 @@ class Collector:
         self._records_max = records_max
         self._drops = drops
         self._on_hit = on_hit
+        self.trace = trace
         self._found: dict[bytes, Hit] = {}
 
     @property
@@ -49,27 +52,42 @@ class Collector:
         """Whether any live record was found."""
         return any(not record.withdrawn for record, _ in self._found.values())
 
-    def add(self, data: bytes, *, now_ms: int) -> bool:
-        """Take one record from a storer; True when it is good and news."""
+    def add(self, data: bytes, *, now_ms: int, teller: bytes | None = None) -> bool:
+        """Take one record from a storer, None being ourselves; True when it is good and news."""
         try:
             record = decode_record(data)
             entry_id = entry_id_of(record)
             held = self._found.get(entry_id)
             if held is not None and held[0].sequence >= record.sequence:
-                return False
+                return self._take_again(record, held[0], teller)
             if record.key != self._key or record.kind not in self._kinds:
-                self._drops["record-unasked"] += 1
-                return False
+                return self._refuse("record-unasked", teller)
             if held is None and self.is_full:
-                return False
+                return self._refuse("record-surplus", teller)
             payload = check_record(record, self._network_id, now_ms=now_ms)
         except BadRecord as error:
-            self._drops[f"record-{error.reason}"] += 1
-            return False
+            return self._refuse(f"record-{error.reason}", teller)
         self._found[entry_id] = (record, payload)
+        if self.trace is not None:
+            self.trace(Held(teller, record))
         if not record.withdrawn:
             self._on_hit((record, payload))
         return True
+
+    def _take_again(self, record: Record, held: Record, teller: bytes | None) -> bool:
+        """Note who else has what we have; nothing but the same record is believed unchecked."""
+        if self.trace is not None:
+            if record == held:
+                self.trace(Held(teller, record))
+            else:
+                self.trace(Refused(teller, "record-outdated"))
+        return False
+
+    def _refuse(self, reason: str, teller: bytes | None) -> bool:
+        self._drops[reason] += 1
+        if self.trace is not None:
+            self.trace(Refused(teller, reason))
+        return False
 
     def hits(self) -> list[Hit]:
         """Return all live records, newest issue first."""

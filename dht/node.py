@@ -39,6 +39,7 @@ from dht.records import (
 from dht.schedule import PublishSchedule
 from dht.self_view import SelfView
 from dht.storage import RecordStore, StorageLimits
+from dht.tracing import Trace
 from dht.upkeep import DhtPersistence
 from dht.views import ContactView, Found, SearchHit, found_of, search_hits
 from dht.words import query_words
@@ -205,10 +206,19 @@ class DhtNode:
     # Reading
 
     async def read(
-        self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
+        self,
+        key: bytes,
+        kinds: Sequence[Kind],
+        *,
+        words: Sequence[str] = (),
+        limit: int = 300,
+        trace: Trace | None = None,
     ) -> list[tuple[Record, Payload]]:
-        """Read the live records under a key from all closest storers, verified, newest first."""
-        return await self._engine.reader.read(key, kinds, words=words, limit=limit)
+        """Read the live records under a key from all closest storers, verified, newest first.
+
+        `trace` hears of each step; see `dht.tracing`.
+        """
+        return await self._engine.reader.read(key, kinds, words=words, limit=limit, trace=trace)
 
     def read_stream(
         self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300

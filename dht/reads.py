@@ -23,6 +23,7 @@ from dht.records import Kind, encode_record
 from dht.routing import Table
 from dht.self_view import SelfView
 from dht.storage import RecordStore
+from dht.tracing import Answered, Asked, Ended, Failed, Outcome, Refused, Trace
 from identity.address import Address
 
 AskCandidate = Callable[[Candidate], Awaitable[Sequence[Candidate]]]
@@ -100,10 +101,19 @@ class Reader:
         return lookup.closest()
 
     async def read(
-        self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
+        self,
+        key: bytes,
+        kinds: Sequence[Kind],
+        *,
+        words: Sequence[str] = (),
+        limit: int = 300,
+        trace: Trace | None = None,
     ) -> list[Hit]:
-        """Read records under a key from all closest storers; verified, newest of each kept."""
-        collector = self._collector(key, kinds, limit, lambda _: None)
+        """Read records under a key from all closest storers; verified, newest of each kept.
+
+        `trace` hears of each step, of requests that end when the read is over too.
+        """
+        collector = self._collector(key, kinds, limit, lambda _: None, trace)
         await self._read(collector, key, kinds, words)
         return collector.hits()[:limit]
 
@@ -149,15 +159,15 @@ class Reader:
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
             found = await self._caller.find(candidate, body)
-            news = self._collect(collector, found)
+            news = self._collect(collector, found, candidate)
             if collector.has_hits:
                 lookup.hurry(FOUND_LINGER_S)
             if found.cursor:
                 pulls.begin()
                 self._spawn(self._pull(collector, candidate, body, found.cursor, news, pulls))
-            return self._candidates(found, candidate)
+            return self._candidates(found, candidate, collector.trace)
 
-        await self._run(lookup, ask)
+        await self._run(lookup, ask, trace=collector.trace)
         await pulls.wait(self._config.call_timeout_s * 2)
 
     async def _pull(
@@ -179,7 +189,7 @@ class Reader:
                     return
                 page = wire.FindRecords(rest.key, rest.kinds, rest.words, cursor, 0, rest.withdrawn)
                 found = await self._caller.find(candidate, page)
-                news = self._collect(collector, found)
+                news = self._collect(collector, found, candidate)
                 if not found.cursor or found.cursor == cursor:
                     pulls.read_to_end += 1
                     return
@@ -197,7 +207,7 @@ class Reader:
             return
         body = wire.FindRecords(rest.key, rest.kinds, rest.words, cursor, 0, rest.withdrawn)
         async for data in self.bulk.find(candidate, body, self._config.records_wanted_max):
-            collector.add(data, now_ms=self._wall_ms())
+            collector.add(data, now_ms=self._wall_ms(), teller=candidate.peer_id)
 
     def _read_own(
         self, collector: Collector, key: bytes, kinds: Sequence[Kind], words: Sequence[str]
@@ -207,12 +217,18 @@ class Reader:
         for record in page.records:
             collector.add(encode_record(record), now_ms=now_ms)
 
-    def _collect(self, collector: Collector, found: wire.FoundRecords) -> bool:
-        now_ms = self._wall_ms()
-        return sum(collector.add(data, now_ms=now_ms) for data in found.records) > 0
+    def _collect(self, collector: Collector, found: wire.FoundRecords, teller: Candidate) -> bool:
+        now_ms, peer_id = self._wall_ms(), teller.peer_id
+        news = [collector.add(data, now_ms=now_ms, teller=peer_id) for data in found.records]
+        return any(news)
 
     def _collector(
-        self, key: bytes, kinds: Sequence[Kind], limit: int, on_hit: Callable[[Hit], None]
+        self,
+        key: bytes,
+        kinds: Sequence[Kind],
+        limit: int,
+        on_hit: Callable[[Hit], None],
+        trace: Trace | None = None,
     ) -> Collector:
         records_max = min(limit, self._config.records_wanted_max)
         return Collector(
@@ -222,22 +238,30 @@ class Reader:
             records_max=records_max,
             drops=self._drops,
             on_hit=on_hit,
+            trace=trace,
         )
 
-    def _candidates(self, found: wire.FoundRecords, teller: Candidate) -> list[Candidate]:
+    def _candidates(
+        self, found: wire.FoundRecords, teller: Candidate, trace: Trace | None = None
+    ) -> list[Candidate]:
         """Unpack the contacts that are worth a try; a malformed one spoils only itself."""
         candidates: list[Candidate] = []
         for compact in found.contacts:
             try:
                 candidate = unpack_contact(compact)
             except BadMessage:
-                self._drops["contact-malformed"] += 1
+                self._refuse("contact-malformed", teller, trace)
                 continue
             if self._believe(candidate.address, teller.address.host):
                 candidates.append(self._patience.annotate(candidate, now=self._clock()))
             else:
-                self._drops["contact-unbelievable"] += 1
+                self._refuse("contact-unbelievable", teller, trace)
         return candidates
+
+    def _refuse(self, reason: str, teller: Candidate, trace: Trace | None) -> None:
+        self._drops[reason] += 1
+        if trace is not None:
+            trace(Refused(teller.peer_id, reason))
 
     def _lookup(
         self, target: bytes, goal: Goal, linger_s: float, seeds: Sequence[Candidate] = ()
@@ -254,13 +278,21 @@ class Reader:
             now=now,
         )
 
-    async def _run(self, lookup: Lookup, ask: AskCandidate, on_late: OnLate | None = None) -> None:
+    async def _run(
+        self,
+        lookup: Lookup,
+        ask: AskCandidate,
+        on_late: OnLate | None = None,
+        trace: Trace | None = None,
+    ) -> None:
         """Drive a lookup to its end.
 
         Requests are tasks of the node, not of the lookup: one that is still unanswered at the end
         runs on until its own timeout, so that a dead contact is found out, and nobody waits.
         """
         wake = asyncio.Event()
+        if trace is not None:
+            ask = _traced(ask, trace, self._clock)
 
         async def run(candidate: Candidate) -> None:
             try:
@@ -286,6 +318,9 @@ class Reader:
                 case Done():
                     for late in lookup.late():  # the next lookup does not wait for them again
                         self._patience.silent(late.address, now=self._clock())
+                    if trace is not None:
+                        closest = tuple(each.peer_id for each in lookup.closest())
+                        trace(Ended(self._clock(), closest))
                     return
                 case _:
                     assert_never(step)
@@ -311,6 +346,23 @@ class _Pulls:
 
     async def wait(self, timeout_s: float) -> None:
         await _wait_until(self._idle, timeout_s)
+
+
+def _traced(ask: AskCandidate, trace: Trace, clock: Callable[[], float]) -> AskCandidate:
+    """Tell of each request and of what becomes of it."""
+
+    async def run(candidate: Candidate) -> Sequence[Candidate]:
+        trace(Asked(candidate, clock()))
+        try:
+            found = await ask(candidate)
+        except DhtError as error:
+            outcome = Outcome.BAD if isinstance(error, BadAnswer) else Outcome.SILENT
+            trace(Failed(candidate, clock(), outcome, str(error)))
+            raise
+        trace(Answered(candidate, clock(), tuple(found)))
+        return found
+
+    return run
 
 
 def candidate_of(contact: Contact) -> Candidate:
