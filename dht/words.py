@@ -1,7 +1,7 @@
 """Words of filenames and of searches: one rule for publisher, storer and reader.
 
-Owns how text becomes words, which words of a name are indexed, and when a name matches. Pure; it
-knows nothing of records or storage. The rule is part of the protocol (docs/protocol/records.md):
+Owns how text becomes words, which words of a name are indexed, which one a search looks up, and
+when a name matches. Pure; it knows nothing of records or storage. The rule is part of the protocol (docs/protocol/records.md):
 storers recompute it, so a change here is a change of the network's language.
 """
 
@@ -13,6 +13,23 @@ WORD_BYTES_MAX = 64
 INDEXED_WORDS_MAX = 8
 FOLD_PASSES_MAX = 8
 WORDS_CACHE_MAX = 4096
+STOP_WORDS = frozenset(
+    (
+        # English, German, French, Spanish: in so many names that they tell none apart.
+        "a an and are as at by for from in is it of on or the to with "
+        "das dem den der des die ein eine für im ist mit und von vom zu zum zur "
+        "au aux avec dans de du en et la le les ou par pour sur un une "
+        "con del el las los para por que una y "
+        # Endings of filenames say of what kind a file is, not which one.
+        "7z avi bin bmp csv doc docx epub flac gif gz htm html iso jpeg jpg json md mkv mov mp3 "
+        "mp4 odt ogg pdf png ppt pptx rar rtf svg tar tif tiff txt wav webm webp xls xlsx xml zip"
+    ).split()
+)
+"""Words that say next to nothing: indexed last, and looked up only where a search has no other.
+
+They must match all the same, and a name or a search that has nothing else lives by them. Part of
+the protocol, so it is short and kept: publisher and searcher order words by it.
+"""
 
 
 @functools.lru_cache(maxsize=WORDS_CACHE_MAX)
@@ -47,12 +64,13 @@ def query_words(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def selective_first(words: Sequence[str]) -> tuple[str, ...]:
-    """Order words by how few names they are likely to be in: longest first, ties as they came.
+    """Order words by how few names they are likely to be in: stop words last, longer ones first.
 
-    Nobody counts words across the network, so length stands in for rarity. Publisher and searcher
-    use the same order: the word that a searcher looks up is the likeliest to have been indexed.
+    Nobody counts words across the network, so length stands in for rarity; ties are broken by
+    code points. The order hangs on the words alone, never on where they stand: of any words of a
+    name, the first in this order is indexed if one of them is, and so it is the one to look up.
     """
-    return tuple(sorted(words, key=len, reverse=True))
+    return tuple(sorted(words, key=lambda word: (word in STOP_WORDS, -len(word), word)))
 
 
 def matches(filename: str, words: Sequence[str]) -> bool:

@@ -1,6 +1,8 @@
 """The words of filenames: what splits, what folds, what is indexed, what matches."""
 
+import random
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,12 +10,12 @@ from hypothesis import strategies as st
 
 from dht.words import (
     INDEXED_WORDS_MAX,
+    STOP_WORDS,
     WORD_BYTES_MAX,
     fold,
     indexed_words,
     matches,
     query_words,
-    selective_first,
     words_of,
 )
 
@@ -90,23 +92,52 @@ def test_no_words_match_everything_and_words_without_letters_match_nothing() -> 
 
 
 @given(filenames)
-def test_indexed_words_are_few_and_no_word_left_out_is_longer(filename: str) -> None:
+def test_indexed_words_are_few_and_no_word_left_out_tells_more(filename: str) -> None:
+    words = words_of(filename)
     indexed = indexed_words(filename)
-    assert len(indexed) == min(INDEXED_WORDS_MAX, len(words_of(filename)))
-    left_out = set(words_of(filename)) - set(indexed)
-    shortest = min((len(word) for word in indexed), default=0)
-    assert all(len(word) <= shortest for word in left_out)
+    assert len(indexed) == min(INDEXED_WORDS_MAX, len(words))
+    for left_out in set(words) - set(indexed):
+        for word in indexed:
+            assert (word in STOP_WORDS, -len(word)) <= (left_out in STOP_WORDS, -len(left_out))
 
 
-def test_ties_are_indexed_in_the_order_of_the_name() -> None:
-    assert indexed_words("bb aa c ccc.d") == ("ccc", "bb", "aa", "c", "d")
-    assert indexed_words("a b c d e f g h i j") == tuple("abcdefgh")
+crowded_names = st.lists(
+    st.sampled_from([*"abcdefghij", "the", "of", "pdf", "whale", "orca", "über", "zu"]),
+    min_size=1,
+    max_size=14,
+).map(" ".join)
 
 
-def test_a_search_looks_up_first_what_was_indexed_first() -> None:
-    name = "one two three four five six seven eight nine ten.tar.gz"
-    assert query_words(["gz", "SEVEN", "two"])[0] in indexed_words(name)
-    assert selective_first(["gz", "seven", "two"]) == ("seven", "two", "gz")
+@given(st.one_of(crowded_names, filenames), st.randoms(use_true_random=False))
+def test_the_word_looked_up_is_indexed_if_any_word_of_the_search_is(
+    filename: str, rng: random.Random
+) -> None:
+    """Whatever words of a name are searched for, in any order: the choice of one misses nothing."""
+    words = words_of(filename)
+    if not words:
+        return
+    searched = rng.sample(words, rng.randint(1, len(words)))
+    looked_up = query_words([word.upper() for word in searched])[0]
+    indexed = indexed_words(filename)
+    assert (looked_up in indexed) == any(word in indexed for word in words_of(" ".join(searched)))
+
+
+def test_stop_words_come_last_and_longer_words_first() -> None:
+    assert indexed_words("The Song of the Whale.pdf") == ("whale", "song", "pdf", "the", "of")
+    assert query_words(["the", "orca", "with"])[0] == "orca"
+    assert query_words(["the", "with"])[0] == "with"
+    assert indexed_words("The The.txt") == ("the", "txt")
+
+
+def test_stop_words_are_words_as_names_have_them() -> None:
+    for word in STOP_WORDS:
+        assert words_of(word) == (word,)
+
+
+def test_ties_are_indexed_alike_wherever_they_stand() -> None:
+    assert indexed_words("bb aa x ccc.d") == ("ccc", "aa", "bb", "d", "x")
+    assert indexed_words("k j i h g f e d c b") == tuple("bcdefghi")
+    assert query_words(["k", "j"])[0] == "j"
 
 
 def test_a_long_word_is_cut_alike_for_name_and_search() -> None:
@@ -114,3 +145,10 @@ def test_a_long_word_is_cut_alike_for_name_and_search() -> None:
     (word,) = words_of(long + ".")
     assert word == "é" * (WORD_BYTES_MAX // 2)
     assert matches(long, [long])
+
+
+def test_the_document_lists_the_stop_words() -> None:
+    document = Path(__file__).parents[2] / "docs" / "protocol" / "records.md"
+    listed = document.read_text(encoding="utf-8").partition("**Stop words** (as folded): ")[2]
+    listed = listed.partition(". They must match")[0].replace("and the endings", "")
+    assert set(words_of(listed)) == STOP_WORDS
