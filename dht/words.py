@@ -1,8 +1,9 @@
 """Words of filenames and of searches: one rule for publisher, storer and reader.
 
 Owns how text becomes words, which words of a name are indexed, which one a search looks up, and
-when a name matches. Pure; it knows nothing of records or storage. The rule is part of the protocol (docs/protocol/records.md):
-storers recompute it, so a change here is a change of the network's language.
+when a name matches. Pure; it knows nothing of records or storage. The rule is part of the protocol
+(docs/protocol/records.md): storers recompute it, so a change here is a change of the network's
+language.
 """
 
 import functools
@@ -13,18 +14,19 @@ WORD_BYTES_MAX = 64
 INDEXED_WORDS_MAX = 8
 FOLD_PASSES_MAX = 8
 WORDS_CACHE_MAX = 4096
-STOP_WORDS = frozenset(
-    (
-        # English, German, French, Spanish: in so many names that they tell none apart.
-        "a an and are as at by for from in is it of on or the to with "
-        "das dem den der des die ein eine für im ist mit und von vom zu zum zur "
-        "au aux avec dans de du en et la le les ou par pour sur un une "
-        "con del el las los para por que una y "
-        # Endings of filenames say of what kind a file is, not which one.
-        "7z avi bin bmp csv doc docx epub flac gif gz htm html iso jpeg jpg json md mkv mov mp3 "
-        "mp4 odt ogg pdf png ppt pptx rar rtf svg tar tif tiff txt wav webm webp xls xlsx xml zip"
-    ).split()
+# English, German, French, Spanish: in so many names that they tell none apart.
+_SMALL_WORDS = (
+    "a an and are as at by for from in is it of on or the to with "
+    "das dem den der des die ein eine für im ist mit und von vom zu zum zur "
+    "au aux avec dans de du en et la le les ou par pour sur un une "
+    "con del el las los para por que una y"
 )
+# Endings of filenames say of what kind a file is, not which one.
+_ENDINGS = (
+    "7z avi bin bmp csv doc docx epub flac gif gz htm html iso jpeg jpg json md mkv mov mp3 mp4 "
+    "odt ogg pdf png ppt pptx rar rtf svg tar tif tiff txt wav webm webp xls xlsx xml zip"
+)
+STOP_WORDS = frozenset((*_SMALL_WORDS.split(), *_ENDINGS.split()))
 """Words that say next to nothing: indexed last, and looked up only where a search has no other.
 
 They must match all the same, and a name or a search that has nothing else lives by them. Part of
