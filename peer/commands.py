@@ -13,10 +13,11 @@ import math
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from identity.errors import InvalidPeerId, ShoalError
 from identity.keys import parse_peer_id, show_peer_id
+from peer.arguments import Arguments
 from peer.contacts import Pin
 from peer.core import Core
 from peer.errors import AmbiguousName, BadInput, NotFound
@@ -25,7 +26,6 @@ from peer.finding import Offer
 from peer.home import STDOUT_PREFIX
 from peer.presence import Presence
 from peer.reporting import Emit, Reporter
-from peer.resolve import resolve_peer
 from peer.sending import Sending
 from peer.sharing import Sharing, why_changed
 from peer.views import (
@@ -46,52 +46,8 @@ from transfer.manifest import show_content_id
 from transfer.partial import part_path_for
 
 NICKNAME_BYTES_MAX = 64
-PATHS_MAX = 10_000
 LOOKUPS_MAX = 16
 """Of one command at a time."""
-
-Argument = TypeVar("Argument")
-
-
-class Arguments:
-    """The arguments of one command, taken by name and type; raises BadInput."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self._values = values
-
-    def take(self, name: str, kind: type[Argument]) -> Argument:
-        """Return an argument that must be there."""
-        value = self.get(name, kind)
-        if value is None:
-            raise BadInput(f"the command lacks {name!r}")
-        return value
-
-    def get(self, name: str, kind: type[Argument]) -> Argument | None:
-        """Return an argument, or None where it is missing or null."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        if kind is float and isinstance(value, int):
-            value = float(value)
-        if not isinstance(value, kind):
-            raise BadInput(f"{name!r} is no {kind.__name__}")
-        return value
-
-    def texts(self, name: str) -> list[str]:
-        """Return a list of texts, empty where it is missing."""
-        values = self.get(name, list) or []
-        if len(values) > PATHS_MAX or not all(isinstance(value, str) for value in values):
-            raise BadInput(f"{name!r} is no list of texts")
-        return values
-
-
-async def resolve(core: Core, presence: Presence, text: str) -> bytes:
-    """Turn PEER into an id, asking the DHT who publishes it as a nickname."""
-    publishers: list[bytes] = []
-    if len(text.encode(errors="replace")) <= NICKNAME_BYTES_MAX:
-        found = await core.dht.find_nickname(text)
-        publishers = [item.publisher for item in found]
-    return resolve_peer(text, core.contacts, under_nickname=publishers, known=presence.named())
 
 
 class FetchCommands:
@@ -145,7 +101,7 @@ class FetchCommands:
             return await self._fetching.wanted(
                 arguments.take("what", str),
                 arguments.get("from", str),
-                lambda text: resolve(self._core, self._presence, text),
+                self._presence.resolve,
             )
         except AmbiguousName as error:
             for offer in error.offers:  # to choose from
@@ -286,7 +242,7 @@ class Commands:
             for path in paths:
                 await self._put_one(path, name, reporter)
             return
-        peer_id = await resolve(self._core, self._presence, recipient)
+        peer_id = await self._presence.resolve(recipient)
         for path in paths:
             await self._sending.put_to(
                 path,

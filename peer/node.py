@@ -22,8 +22,9 @@ from identity.errors import ShoalError
 from identity.keys import short_peer_id, show_peer_id
 from identity.network import BootstrapNode
 from peer.addresses import DEFAULT_LISTEN, advertised_addresses, bind_one_port
+from peer.arguments import Arguments
 from peer.background import Background
-from peer.commands import Arguments, Commands, FetchCommands, PeerFacts
+from peer.commands import Commands, FetchCommands, PeerFacts
 from peer.config import Config, load_config
 from peer.control import ControlServer
 from peer.core import Core

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 
+from dht.records import NICKNAME_BYTES_MAX
 from dht.views import ContactView
 from identity.address import Address
 from identity.keys import show_peer_id
 from peer.contacts import KnownPeer
 from peer.core import Core
-from peer.resolve import Named
+from peer.resolve import Named, resolve_peer
 from peer.views import PeerState, PeerView, utc_text
 
 CHECK_TIMEOUT_S = 1.5
@@ -75,6 +76,16 @@ class Presence:
             views.values(), key=lambda view: (view.state, view.nickname.casefold(), view.id)
         )
         return ordered[:PEERS_SHOWN_MAX]
+
+    async def resolve(self, text: str) -> bytes:
+        """Turn PEER into an id, asking the DHT who publishes it as a nickname."""
+        publishers: list[bytes] = []
+        if len(text.encode(errors="replace")) <= NICKNAME_BYTES_MAX:
+            found = await self._core.dht.find_nickname(text)
+            publishers = [item.publisher for item in found]
+        return resolve_peer(
+            text, self._core.contacts, under_nickname=publishers, known=self.named()
+        )
 
     def named(self) -> list[Named]:
         """Return the ids and nicknames of all peers that were ever seen."""

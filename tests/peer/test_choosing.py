@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from peer.commands import Arguments, FetchCommands
+from peer.arguments import Arguments
+from peer.commands import FetchCommands
 from peer.errors import AmbiguousName, NotFound
 from peer.fetching import Fetching
 from peer.presence import Presence

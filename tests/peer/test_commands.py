@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from identity.keys import show_peer_id
-from peer.commands import Arguments, FetchCommands
+from peer.arguments import Arguments
+from peer.commands import FetchCommands
 from peer.core import Core
 from peer.errors import Ambiguous, BadInput, NoHolderReachable, NotFound
 from peer.fetching import Fetching
