@@ -1,6 +1,7 @@
 """Defects of the stock package: each test shows the stock class failing and ours right.
 
-A package version that cures one fails its test here: then our override can go.
+A package version that cures one fails its test here: then our override can go. Those of its
+storage, its reads of values and its saved state are in `test_kademlia_defects_storage.py`.
 """
 
 from __future__ import annotations
@@ -11,21 +12,33 @@ import time
 from typing import Any
 
 import pytest
+import umsgpack
 from kademlia.crawling import NodeSpiderCrawl
 from kademlia.network import Server
 from kademlia.node import Node
-from kademlia.protocol import KademliaProtocol
 from kademlia.routing import KBucket, RoutingTable
-from kademlia.storage import ForgetfulStorage
 
+from dht import wire
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, LookupConfig
+from dht.protocol import Answer, ShoalProtocol
+from dht.reads import candidate_of
 from dht.routing import Bucket, Contact, Table, TableConfig
 from identity.address import Address
+from identity.network import BootstrapNode
+from tests.dht.endpoints import OWN_ID, our_protocol, stock_protocol
+from tests.dht.nodes import make_node, nodes_of
 
-OWN_ID = bytes(20)
 TARGET = bytes(20)
+PEER = ("192.0.2.1", 4100)
+STRANGER = ("192.0.2.66", 4100)
 LOOP_TURNS = 50
 """Turns of the event loop in which anything that can run has run."""
+
+
+async def turns() -> None:
+    """Let everything run that can."""
+    for _ in range(LOOP_TURNS):
+        await asyncio.sleep(0)
 
 
 def node(first_byte: int, number: int = 1, port: int = 1) -> Node:
@@ -51,6 +64,19 @@ def lookup_of(*seeds: Node, **config: Any) -> Lookup:
     )
 
 
+def ping(protocol: ShoalProtocol) -> asyncio.Future[Answer]:
+    """Send a ping of ours to PEER."""
+    _, future = protocol.ask(
+        Address(*PEER), lambda message: wire.pack_stock_call(message, wire.Call.PING, OWN_ID)
+    )
+    return future
+
+
+def reply_to(protocol: Any) -> bytes:
+    """A good answer to what a protocol sent last."""
+    return wire.pack_stock_reply(protocol.transport.datagrams[-1][1:21], b"p" * 20)
+
+
 class ScriptedProtocol:
     """Answers calls of a stock crawl from a script; whom it does not name stays silent."""
 
@@ -72,8 +98,7 @@ async def test_stock_round_waits_for_the_silent_and_our_lookup_goes_on() -> None
     protocol = ScriptedProtocol({quick.id: [tuple(further)], further.id: []})
     crawl = NodeSpiderCrawl(protocol, Node(TARGET), [silent, quick], 20, 3)
     crawling = asyncio.create_task(crawl.find())
-    for _ in range(LOOP_TURNS):
-        await asyncio.sleep(0)
+    await turns()
     assert further.id not in protocol.asked
     protocol.end.set()
     await crawling
@@ -83,6 +108,28 @@ async def test_stock_round_waits_for_the_silent_and_our_lookup_goes_on() -> None
     assert lookup.next(0.0) == Ask(candidate(quick))
     lookup.on_reply(quick.id, [candidate(further)], 0.001)
     assert lookup.next(0.001) == Ask(candidate(further))
+
+
+async def test_stock_dead_peer_costs_five_seconds_and_ours_a_few_of_its_round_trips() -> None:
+    stock = stock_protocol()
+    began = asyncio.get_running_loop().time()
+    stock.ping(("127.0.0.1", 1), OWN_ID).cancel()
+    [(_, timeout)] = stock._outstanding.values()
+    assert timeout.when() - began == pytest.approx(5.0, abs=0.5), "however fast it used to answer"
+    timeout.cancel()
+
+    known = contact(node(1))
+    known.observe_rtt(0.002)
+    lookup = Lookup(
+        TARGET,
+        [candidate_of(known), candidate(node(2))],
+        own_id=b"\xff" * 20,
+        goal=Goal.READ,
+        config=LookupConfig(alpha=1),
+        now=0.0,
+    )
+    assert lookup.next(0.0) == Ask(candidate_of(known))
+    assert lookup.next(0.05) == Ask(candidate(node(2))), "the silent one's slot is free"
 
 
 async def test_stock_lookup_ends_at_a_malformed_reply_and_ours_goes_on() -> None:
@@ -170,10 +217,6 @@ def test_stock_table_misplaces_an_id_on_the_upper_bound_and_ours_does_not() -> N
             assert ours.buckets[ours.get_bucket_for(bound)].has_in_range(bound)
 
 
-def stock_protocol() -> KademliaProtocol:
-    return KademliaProtocol(Node(OWN_ID), ForgetfulStorage(), 20)
-
-
 def test_stock_ignores_a_peer_on_a_new_port_and_ours_moves_it_at_once() -> None:
     stock = stock_protocol()
     stock.welcome_if_new(node(1, port=1))
@@ -218,8 +261,7 @@ async def test_stock_full_bucket_spawns_a_ping_and_ours_sends_nothing() -> None:
     stock = RoutingTable(Pings(), 1, Node(OWN_ID))
     for one in far:
         stock.add_contact(one)
-    for _ in range(LOOP_TURNS):
-        await asyncio.sleep(0)
+    await turns()
     assert pinged, "a task that nobody holds"
 
     tasks = asyncio.all_tasks()
@@ -228,3 +270,116 @@ async def test_stock_full_bucket_spawns_a_ping_and_ours_sends_nothing() -> None:
         ours.proven(contact(one), 0.0)
     assert asyncio.all_tasks() == tasks
     ours.validate_state()
+
+
+async def test_stock_believes_an_answer_from_anywhere_and_ours_only_from_whom_it_asked() -> None:
+    stock = stock_protocol()
+    asked = stock.ping(PEER, OWN_ID)
+    stock.datagram_received(reply_to(stock), STRANGER)
+    await turns()
+    assert asked.result() == (True, b"p" * 20)
+
+    ours = our_protocol()
+    asked = ping(ours)
+    ours.datagram_received(reply_to(ours), STRANGER)
+    assert not asked.done()
+    assert ours.drops == {"wrong-address": 1}
+    ours.datagram_received(reply_to(ours), PEER)
+    assert wire.read_peer_id(asked.result().value) == b"p" * 20
+
+
+async def test_stock_breaks_on_a_cancelled_request_and_ours_drops_its_answer() -> None:
+    stock = stock_protocol()
+    stock.ping(PEER, OWN_ID).cancel()
+    [message_id] = stock._outstanding
+    with pytest.raises(asyncio.InvalidStateError):
+        stock._accept_response(message_id, b"p" * 20, PEER)
+    with pytest.raises(asyncio.InvalidStateError):
+        stock._timeout(message_id)
+
+    ours = our_protocol()
+    ping(ours).cancel()
+    await turns()
+    ours.datagram_received(reply_to(ours), PEER)
+    assert ours.drops == {"unasked": 1}
+
+
+async def test_stock_sends_a_misspelt_method_to_the_peer_and_ours_raises() -> None:
+    stock = stock_protocol()
+    stock.find_nodes(PEER, OWN_ID, TARGET)
+    [(_, timeout)] = stock._outstanding.values()
+    timeout.cancel()
+    assert b"find_nodes" in stock.transport.datagrams[0]
+
+    ours = our_protocol()
+    with pytest.raises(AttributeError, match="find_nodes"):
+        ours.find_nodes(PEER, OWN_ID, TARGET)
+    assert ours.transport.datagrams == []
+
+
+@pytest.mark.parametrize(
+    ("host", "size_bytes"),
+    [("192.168.100.100", 864), ("2001:0db8:aaaa:bbbb:cccc:dddd:eeee:ffff", 1_364)],
+)
+def test_stock_codec_is_replaced_by_one_that_makes_the_same_bytes(
+    host: str, size_bytes: int
+) -> None:
+    contacts = [[bytes(20), host, 4100 + number] for number in range(20)]
+    stock = b"\x01" + bytes(20) + umsgpack.packb(contacts)
+    assert wire.pack_stock_reply(bytes(20), contacts) == stock
+    assert len(stock) == size_bytes
+    assert (
+        umsgpack.packb(["ping", [OWN_ID]])
+        == wire.pack_stock_call(bytes(20), wire.Call.PING, OWN_ID)[21:]
+    )
+
+
+async def test_stock_evicts_whoever_leaves_a_call_unanswered_and_ours_answers_all_five() -> None:
+    async with nodes_of(1) as [ours]:
+        address = ("127.0.0.1", ours.bound.port)
+        us = Node(ours.peer_id, *address)
+        server = Server()
+        await server.listen(0, interface="127.0.0.1")
+        try:
+            protocol = server.protocol
+            protocol._wait_timeout = 10.0
+            assert (await protocol.stun(address))[0]
+            for call in (
+                protocol.call_ping(us),
+                protocol.call_find_node(us, Node(TARGET)),
+                protocol.call_find_value(us, Node(TARGET)),
+                protocol.call_store(us, TARGET, b"value"),
+            ):
+                answered, _ = await call
+                assert answered
+                assert not protocol.router.is_new_node(us)
+            await ours.close()
+            protocol._wait_timeout = 0.1
+            await protocol.call_store(us, TARGET, b"value")
+            assert protocol.router.is_new_node(us), "one call without an answer"
+        finally:
+            server.stop()
+
+
+async def test_stock_keeps_a_name_for_an_address_and_ours_resolves_it() -> None:
+    host, stock, ours = Server(), Server(), make_node()
+    await host.listen(0, interface="127.0.0.1")
+    await stock.listen(0, interface="127.0.0.1")
+    try:
+        entry = ("localhost", host.transport.get_extra_info("sockname")[1])
+        await stock.bootstrap([entry])
+        told = stock.protocol.rpc_find_node(STRANGER, b"s" * 20, TARGET)
+        assert [row[1:] for row in told if row[0] == host.node.id] == [entry]
+    finally:
+        host.stop()
+        stock.stop()
+
+    async with nodes_of(1) as [node_at_name]:
+        await ours.listen("127.0.0.1", 0)
+        try:
+            address = Address("localhost", node_at_name.bound.port)
+            assert await ours.bootstrap([BootstrapNode(address)]) == 1
+            [known] = ours.engine.table.contacts()
+            assert known.address == Address("127.0.0.1", node_at_name.bound.port)
+        finally:
+            await ours.close()
