@@ -26,7 +26,9 @@ from dht.views import ContactView, contact_view
 from identity.address import Address, ip_of
 from identity.network import BootstrapNode
 
-CLIENTS_MAX = 256
+STRANGERS_MAX = 256
+"""Peers remembered that proved themselves and are not in the table: clients, and those for whom
+its buckets have no room."""
 GREETED_MAX = 4_096
 OBSERVED_MAX = 64
 CHECKS_MAX = 128
@@ -63,7 +65,7 @@ class Membership:
         self._spawn = spawn
         self._drops = drops
         self.patience = Patience(self._round_trip_bound_s)
-        self._clients: OrderedDict[bytes, Contact] = OrderedDict()
+        self._strangers: OrderedDict[bytes, Contact] = OrderedDict()
         self._greeted: OrderedDict[tuple[bytes, Address], float] = OrderedDict()
         self._observed: OrderedDict[bytes, Address] = OrderedDict()
         self._farewells: OrderedDict[bytes, float] = OrderedDict()
@@ -96,8 +98,10 @@ class Membership:
         was_alone = len(self._table) == 0
         contact = _contact_of(proven)
         admission = self._table.proven(contact, now)
-        if contact.client:
-            self._remember_client(contact, now)
+        if self._table.contact(proven.peer_id) is not None:
+            self._strangers.pop(proven.peer_id, None)
+        else:
+            self._remember_stranger(contact, now)
         moved = admission is Admission.MOVED
         if admission is Admission.ADMITTED or (known is not None and (was_quiet or moved)):
             self.newcomers[proven.peer_id] = candidate_of(contact)
@@ -122,7 +126,7 @@ class Membership:
         known = self._table.contact(peer_id)
         if known is not None and known.address != address:
             return
-        self._clients.pop(peer_id, None)
+        self._strangers.pop(peer_id, None)
         self._table.failed(peer_id, self._clock())
 
     def on_farewell(self, peer_id: bytes) -> None:
@@ -132,7 +136,7 @@ class Membership:
         self._farewells.move_to_end(peer_id)
         while len(self._farewells) > FAREWELLS_MAX:
             self._farewells.popitem(last=False)
-        self._clients.pop(peer_id, None)
+        self._strangers.pop(peer_id, None)
         for key in [key for key in self._greeted if key[0] == peer_id]:
             del self._greeted[key]
 
@@ -332,8 +336,8 @@ class Membership:
     # Views
 
     def contacts(self) -> list[ContactView]:
-        """Show all known peers: the table's, clients that proved themselves, departed ones."""
-        here = {each.peer_id: each for each in (*self._table.contacts(), *self._clients.values())}
+        """Show all known peers: the table's, others that proved themselves, departed ones."""
+        here = {each.peer_id: each for each in (*self._table.contacts(), *self._strangers.values())}
         gone = [each for each in self._table.departed() if each.peer_id not in here]
         return [
             *(self._view(each, is_here=True) for each in here.values()),
@@ -342,7 +346,7 @@ class Membership:
 
     def view(self, peer_id: bytes) -> ContactView | None:
         """Show one known peer."""
-        here = self._clients.get(peer_id) or self._table.contact(peer_id)
+        here = self._strangers.get(peer_id) or self._table.contact(peer_id)
         known = here or self._table.remembered(peer_id)
         return None if known is None else self._view(known, is_here=here is not None)
 
@@ -354,7 +358,7 @@ class Membership:
     def _round_trip_bound_s(self, peer_id: bytes | None, address: Address) -> float | None:
         if peer_id is None:
             return None
-        known = self._clients.get(peer_id) or self._table.remembered(peer_id)
+        known = self._strangers.get(peer_id) or self._table.remembered(peer_id)
         return None if known is None or known.address != address else known.rtt_bound_s
 
     def observed_address(self) -> Address | None:
@@ -365,14 +369,14 @@ class Membership:
 
     def _everybody(self) -> Iterable[Contact]:
         departed = self._table.departed()[-CHECKED_DEPARTED_MAX:]
-        return (*self._table.contacts(), *self._clients.values(), *departed)
+        return (*self._table.contacts(), *self._strangers.values(), *departed)
 
-    def _remember_client(self, contact: Contact, now: float) -> None:
+    def _remember_stranger(self, contact: Contact, now: float) -> None:
         contact.answered(now)
-        self._clients[contact.peer_id] = contact
-        self._clients.move_to_end(contact.peer_id)
-        while len(self._clients) > CLIENTS_MAX:
-            self._clients.popitem(last=False)
+        self._strangers[contact.peer_id] = contact
+        self._strangers.move_to_end(contact.peer_id)
+        while len(self._strangers) > STRANGERS_MAX:
+            self._strangers.popitem(last=False)
 
     def _observe(self, proven: Proven) -> None:
         self._observed[proven.peer_id] = proven.answer.observed

@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import grpc
 import msgspec
@@ -222,7 +222,7 @@ class DhtNode:
 
     def read_stream(
         self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
-    ) -> AsyncIterator[Hit]:
+    ) -> AsyncGenerator[Hit, None]:
         """Yield the records under a key as they come in; see `dht.reads`."""
         return self._engine.reader.read_stream(key, kinds, words=words, limit=limit)
 

@@ -6,7 +6,7 @@ sockets, the publish schedule or what records are for.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Protocol, assert_never
 
@@ -119,7 +119,7 @@ class Reader:
 
     async def read_stream(
         self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
-    ) -> AsyncIterator[Hit]:
+    ) -> AsyncGenerator[Hit, None]:
         """Yield verified records as they come in; a record may come again when a newer one does.
 
         A hit that another storer knows to be withdrawn may be among them.

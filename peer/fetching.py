@@ -22,6 +22,7 @@ from peer.core import Core
 from peer.errors import Ambiguous, AmbiguousName, BadInput, NoHolderReachable, NotFound
 from peer.finding import Holder, Offer, merge_holders, offers_of
 from peer.parts import PartJournal
+from peer.proving import Proving
 from transfer.download import Download, DownloadConfig, DownloadResult, Progress
 from transfer.errors import BadContentId, NoHolders, TimedOut
 from transfer.manifest import (
@@ -68,21 +69,23 @@ class Fetching:
         self.own_address: Address | None = None
         """Where this peer itself listens; set once it does."""
         self._journal = PartJournal(core.database)
+        self._proving = Proving(core.dht)
         self.running: dict[bytes, Download] = {}
         """Downloads under way, so that what they have is served on."""
 
     # Finding
 
     async def search(self, words: Sequence[str], limit: int) -> list[Offer]:
-        """Return offers whose names hold all words, most holders first; raises BadInput."""
+        """Return offers whose names hold all words, best first (see peer.finding); BadInput."""
         wanted = words_of(" ".join(words))
         if not wanted:
             raise BadInput(
                 "no word to search for: letters and digits count, the rest separates them",
                 hint="shoal search WORD...",
             )
-        hits = await self._core.dht.search(wanted, limit)
-        offers = [
+        began = time.monotonic()
+        hits = await self._core.dht.search(wanted, SEARCH_LIMIT_MAX)
+        found = [
             Offer(
                 hit.filename,
                 hit.content_id,
@@ -91,13 +94,17 @@ class Fetching:
             )
             for hit in hits
         ]
+        ranked = await self._proving.rank(found, took_s=time.monotonic() - began)
+        offers = ranked[:limit]
         self._remember(offers)
         return offers
 
     async def offers_named(self, name: str) -> list[Offer]:
-        """Return the contents that are offered under exactly this name."""
+        """Return the contents that are offered under exactly this name, best first."""
+        began = time.monotonic()
         found = await self._core.dht.find_name(unicodedata.normalize("NFC", name))
-        offers = offers_of((item.record, item.payload) for item in found)
+        named = offers_of((item.record, item.payload) for item in found)
+        offers = await self._proving.rank(named, took_s=time.monotonic() - began)
         self._remember(offers)
         return offers
 

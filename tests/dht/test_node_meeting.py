@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from dht.config import DhtConfig
+from dht.routing import TableConfig
 from identity.address import Address
 from identity.keys import Identity
 from identity.network import BootstrapNode
@@ -139,3 +141,20 @@ async def test_two_peers_greet_each_other_once_however_much_they_talk():
             await nodes[0].find_name(NAME)
             await nodes[1].find_name(NAME)
         assert len(heard) <= 2
+
+
+async def test_peer_for_whom_the_table_has_no_room_is_known_when_it_answers():
+    config = DhtConfig(table=TableConfig(k=1, contacts_max=1))
+    async with nodes_of(5) as nodes:
+        node = make_node(config=config)
+        await node.listen("127.0.0.1", 0)
+        try:
+            for other in nodes:
+                met = await node.hello_address(address_of(other))
+                assert met is not None, "it answered"
+                assert met.peer_id == other.peer_id
+                assert met.alive
+            assert len(node.engine.table) < len(nodes)
+            assert len(node.contacts()) == len(nodes)
+        finally:
+            await node.close()
