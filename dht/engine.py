@@ -10,6 +10,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from typing import Protocol
 
 from dht.answering import Answerer
 from dht.bulk import BulkClient, BulkService, Connect
@@ -41,6 +42,12 @@ RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 TOKEN_SECRET_BYTES = 32
 
 
+class OpenEndpoint(Protocol):
+    """Bind a protocol to a host and port; PortInUse."""
+
+    async def __call__(self, protocol: asyncio.DatagramProtocol, host: str, port: int) -> None: ...
+
+
 class Engine:
     """Everything that lives from `start` to `close`; made within a running loop."""
 
@@ -55,6 +62,7 @@ class Engine:
         persistence: DhtPersistence | None,
         rng: random.Random,
         drops: Counter[str],
+        open_endpoint: OpenEndpoint,
     ) -> None:
         self.own = own
         self.store = store
@@ -67,6 +75,7 @@ class Engine:
         self._raw_wall_ms = raw_wall_ms
         self._persistence = persistence
         self._rng = rng
+        self._open_endpoint = open_endpoint
         self._clock = asyncio.get_running_loop().time
         self._task: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -81,10 +90,9 @@ class Engine:
 
     async def start(self, host: str, port: int) -> None:
         """Bind, load what was kept, start the upkeep; PortInUse."""
-        udp = _bind(host, port)
         self.own.leaving = False
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self.protocol, sock=udp)
-        name = udp.getsockname()
+        await self._open_endpoint(self.protocol, host, port)
+        name = self.protocol.transport.get_extra_info("sockname")
         self.bound = Address(plain_host(name[0]), name[1])
         self.membership.wire_up(self.caller, self.reader, self.bound)
         self._remembered = contacts_from_rows(self.upkeep.load())
@@ -306,6 +314,12 @@ def _raise_failure(task: asyncio.Task[None]) -> None:
         _, error = error.split(NotListening)
     if error is not None:
         raise error
+
+
+async def open_udp(protocol: asyncio.DatagramProtocol, host: str, port: int) -> None:
+    """Bind a protocol to a UDP socket of the system; PortInUse."""
+    udp = _bind(host, port)
+    await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, sock=udp)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -7,10 +7,11 @@ it is asked with a hello before it counts for anything.
 
 import enum
 import ipaddress
+from functools import lru_cache
 
 from dht.errors import BadMessage
 from dht.lookup import Candidate
-from identity.address import Address, ip_of
+from identity.address import PARSED_HOSTS_MAX, Address, ip_of
 
 COMPACT_V4_BYTES = 20 + 1 + 4 + 2
 COMPACT_V6_BYTES = 20 + 1 + 16 + 2
@@ -26,6 +27,7 @@ class Scope(enum.IntEnum):
     PUBLIC = 3
 
 
+@lru_cache(maxsize=PARSED_HOSTS_MAX)
 def scope_of(host: str) -> Scope:
     """Tell from how far away a host can be reached."""
     ip = ip_of(host)

@@ -16,7 +16,7 @@ import msgspec
 from dht.bulk import Connect
 from dht.collecting import Hit
 from dht.config import DhtConfig
-from dht.engine import Engine
+from dht.engine import Engine, OpenEndpoint, open_udp
 from dht.errors import NotListening
 from dht.lookup import Goal
 from dht.publishing import PublishReport
@@ -86,12 +86,14 @@ class DhtNode:
         limits: StorageLimits | None = None,
         wall_ms: Callable[[], int] = wall_clock_ms,
         rng: random.Random | None = None,
+        open_endpoint: OpenEndpoint = open_udp,
     ) -> None:
         self.config = config or DhtConfig()
         self.network = network
         entropy: Callable[[int], bytes] = os.urandom if rng is None else rng.randbytes
         self._rng = rng or random.Random()
         self._wall_ms = wall_ms
+        self._open_endpoint = open_endpoint
         self._own = SelfView(identity, network, nickname, self.config.client, entropy)
         self._persistence = persistence
         self._drops: Counter[str] = Counter()
@@ -122,6 +124,7 @@ class DhtNode:
             persistence=self._persistence,
             rng=self._rng,
             drops=self._drops,
+            open_endpoint=self._open_endpoint,
         )
         engine.membership.on_contact = self._tell_contact
         engine.on_clock = self._tell_clock

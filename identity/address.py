@@ -17,7 +17,7 @@ HOST_CHARS_MAX = 253
 PORT_MAX = 65_535
 BLOCK_PREFIX_V4 = 24
 BLOCK_PREFIX_V6 = 48
-PARSED_HOSTS_MAX = 4_096
+PARSED_HOSTS_MAX = 16_384
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -71,11 +71,7 @@ class Address(msgspec.Struct, frozen=True, order=True, array_like=True):
     @property
     def block(self) -> str:
         """The public address block, such as ``192.0.2.0/24``; empty when not public."""
-        ip = ip_of(self.host)
-        if ip is None or not self.is_public:
-            return ""
-        prefix = BLOCK_PREFIX_V4 if ip.version == 4 else BLOCK_PREFIX_V6
-        return str(ipaddress.ip_network((ip, prefix), strict=False))
+        return block_of(self.host)
 
 
 def check_host(host: str) -> str:
@@ -97,6 +93,16 @@ def ip_of(host: str) -> IpAddress | None:
         return None
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return ip if mapped is None else mapped
+
+
+@lru_cache(maxsize=PARSED_HOSTS_MAX)
+def block_of(host: str) -> str:
+    """The public address block of a host, such as ``192.0.2.0/24``; empty when not public."""
+    ip = ip_of(host)
+    if ip is None or not ip.is_global or ip.is_multicast:
+        return ""
+    prefix = BLOCK_PREFIX_V4 if ip.version == 4 else BLOCK_PREFIX_V6
+    return str(ipaddress.ip_network((ip, prefix), strict=False))
 
 
 def _split(text: str) -> tuple[str, str | None]:
