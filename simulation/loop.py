@@ -1,4 +1,4 @@
-"""An asyncio event loop on a virtual clock: time jumps to the next timer, and nothing is waited for.
+"""An asyncio event loop on a virtual clock: time jumps to the next event.
 
 Owns the order in which things happen. Must not know peers, datagrams or the system's clock. What
 is due at the same instant runs in the order in which it was asked for, so that a run repeats.
@@ -9,7 +9,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -21,7 +21,7 @@ CANCELLED_MIN = 1_024
 """The fewest cancelled timers that are worth a sweep."""
 
 
-class Stuck(RuntimeError):
+class Stuck(RuntimeError):  # noqa: N818 - named by what went wrong, as all our errors are
     """Nothing will ever happen any more, and somebody still waits."""
 
 
@@ -53,8 +53,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[Arguments]], object],
-        *args: Unpack[Arguments],
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call back at a virtual time; now when that has passed."""
@@ -67,8 +67,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def post_at(
         self,
         when: float,
-        callback: Callable[[Unpack[Arguments]], object],
-        *args: Unpack[Arguments],
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
     ) -> None:
         """Call back at a virtual time, without a handle: cheaper than call_at.
 

@@ -13,10 +13,14 @@ import asyncio
 import math
 import random
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from dht.errors import PortInUse
 from identity.address import Address
 from simulation.loop import VirtualLoop
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 MEAN_DISTANCE = (2 + math.sqrt(2) + 5 * math.log(1 + math.sqrt(2))) / 15
 """Of two random points in the unit square."""
@@ -127,12 +131,12 @@ class VirtualTransport(asyncio.DatagramTransport):
         self._endpoint = endpoint
         self._closing = False
 
-    def sendto(self, data: object, addr: tuple[object, int] | str | None = None) -> None:
+    def sendto(self, data: "Buffer", addr: "tuple[Any, ...] | str | Buffer | None" = None) -> None:
         """Send one datagram."""
         assert isinstance(data, bytes)
         assert isinstance(addr, tuple)
         if not self._closing:
-            self._network.send(self._endpoint, data, addr)
+            self._network.send(self._endpoint, data, (addr[0], addr[1]))
 
     def is_closing(self) -> bool:
         """Tell whether the port was let go."""
@@ -198,10 +202,8 @@ class VirtualNetwork:
         distance = math.hypot(one.x - two.x, one.y - two.y)
         return distance * self._scale_s + one.access_s + two.access_s
 
-    def send(self, source: Endpoint, data: bytes, target: tuple[object, int]) -> None:
+    def send(self, source: Endpoint, data: bytes, target: tuple[str, int]) -> None:
         """Take one datagram: post its delivery, or count why it does not arrive."""
-        assert isinstance(target[0], str)
-        name = (target[0], target[1])
         traffic, rng = self.traffic, self._rng
         if source.silent:
             return
@@ -210,8 +212,8 @@ class VirtualNetwork:
         traffic.sent_bytes += len(data)
         source.sent += 1
         source.sent_bytes += len(data)
-        source.note_sent(name, now)
-        receiver = self._endpoints.get(name)
+        source.note_sent(target, now)
+        receiver = self._endpoints.get(target)
         if receiver is None or receiver.side != source.side:
             traffic.unreachable += 1
             return
@@ -245,5 +247,3 @@ class VirtualNetwork:
             traffic.delivered += 1
             receiver.received += 1
             receiver.protocol.datagram_received(data, name)
-
-

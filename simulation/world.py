@@ -230,7 +230,9 @@ class World:
 
     def entries(self, peer: Peer) -> list[BootstrapNode]:
         """Return the bootstrap nodes of the network, without the peer itself."""
-        return [BootstrapNode(each.address) for each in self.peers[:ENTRIES_COUNT] if each is not peer]
+        return [
+            BootstrapNode(each.address) for each in self.peers[:ENTRIES_COUNT] if each is not peer
+        ]
 
     async def kill(self, peer: Peer) -> None:
         """End a peer as kill -9 does: nothing is sent, and nothing more is saved."""

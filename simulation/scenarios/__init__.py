@@ -1,0 +1,1 @@
+"""The scenarios: what is asked of a simulated network. One module each."""
