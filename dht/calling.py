@@ -32,6 +32,8 @@ from identity.address import Address
 Body = TypeVar("Body")
 
 NO_BODY = b"\x90"
+SENDS_MAX = 2
+"""A request and one repeat."""
 ATTEMPTS_MAX = 4
 """Token refused, then a hello, then the call itself; one more for a token that just ran out."""
 
@@ -272,31 +274,44 @@ class Caller:
         build: Callable[[bytes], bytes],
         deadline: float,
     ) -> tuple[Answer, float]:
-        sent: dict[asyncio.Future[Answer], float] = {}
-        resend_s = self._patience.resend_s(peer_id, address, unknown_s=self._config.resend_s)
+        """Send a request and, unanswered, its repeat; return the answer and its round trip."""
+        sent: dict[bytes, float] = {}
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+        timer: asyncio.TimerHandle
+
+        def send(patience_s: float) -> asyncio.TimerHandle:
+            message_id, _ = self._protocol.ask(address, build, answered)
+            sent[message_id] = now = self._clock()
+            return loop.call_later(max(0.0, min(patience_s, deadline - now)), be_impatient)
+
+        def be_impatient() -> None:
+            nonlocal timer
+            if answered.done():
+                return
+            now = self._clock()
+            self._patience.silent(address, now=now)
+            try:
+                if len(sent) >= SENDS_MAX or now >= deadline:
+                    raise NoAnswer(f"{address} does not answer")
+                timer = send(self._config.call_timeout_s)
+            except DhtError as error:
+                answered.set_exception(error)
+
+        timer = send(self._patience.resend_s(peer_id, address, unknown_s=self._config.resend_s))
         try:
-            for patience_s in (resend_s, self._config.call_timeout_s):
-                sent[self._protocol.ask(address, build)[1]] = self._clock()
-                left_s = max(0.0, min(patience_s, deadline - self._clock()))
-                done, _ = await asyncio.wait(
-                    sent, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if done:
-                    answered = done.pop()
-                    return answered.result(), self._clock() - sent[answered]
-                self._patience.silent(address, now=self._clock())
-                if self._clock() >= deadline:
-                    break
+            answer = await answered
+        except NoAnswer:
+            if peer_id is not None:
+                self._sink.on_silent(peer_id, address)
+            raise
         except asyncio.CancelledError:
             if not self._protocol.is_open:
                 raise NoAnswer("the node was closed") from None
             raise
         finally:
-            for future in sent:
-                future.cancel()
-        if peer_id is not None:
-            self._sink.on_silent(peer_id, address)
-        raise NoAnswer(f"{address} does not answer")
+            timer.cancel()
+        return answer, self._clock() - sent[answer.message_id]
 
     def _take(self, exchange: _Exchange, peer_id: bytes | None, address: Address) -> Session | None:
         """Check the proof in a reply, if there is one, and open a session with it."""

@@ -15,6 +15,9 @@ from identity.address import PARSED_HOSTS_MAX, Address, ip_of
 
 COMPACT_V4_BYTES = 20 + 1 + 4 + 2
 COMPACT_V6_BYTES = 20 + 1 + 16 + 2
+PARSED_CONTACTS_MAX = 4_096
+"""Sources and compact contacts whose parsed form is kept: the same ones come again and again,
+dozens of times in one lookup."""
 
 
 class Scope(enum.IntEnum):
@@ -67,6 +70,15 @@ def is_believable(hint: Address, teller_host: str) -> bool:
             return True
 
 
+@lru_cache(maxsize=PARSED_CONTACTS_MAX)
+def source_of_datagram(host: str, port: int) -> Address | None:
+    """Return where a datagram came from; None for what is no place to answer to."""
+    if port == 0 or ip_of(host.partition("%")[0]) is None:
+        return None
+    return Address(plain_host(host), port)
+
+
+@lru_cache(maxsize=PARSED_HOSTS_MAX)
 def plain_host(host: str) -> str:
     """Return a socket's host without zone, and mapped IPv4 as IPv4."""
     ip = ip_of(host.partition("%")[0])
@@ -75,12 +87,11 @@ def plain_host(host: str) -> str:
 
 def pack_contact(peer_id: bytes, address: Address) -> bytes | None:
     """Pack a contact into 27 (IPv4) or 39 (IPv6) bytes; None when it has no IP address."""
-    ip = ip_of(address.host)
-    if ip is None:
-        return None
-    return peer_id + bytes((ip.version,)) + ip.packed + address.port.to_bytes(2, "big")
+    place = _packed_host(address.host)
+    return None if place is None else peer_id + place + address.port.to_bytes(2, "big")
 
 
+@lru_cache(maxsize=PARSED_CONTACTS_MAX)
 def unpack_contact(data: bytes) -> Candidate:
     """Unpack a compact contact; BadMessage when the length or the family is wrong."""
     family = data[20] if len(data) > 20 else 0
@@ -90,3 +101,10 @@ def unpack_contact(data: bytes) -> Candidate:
         raise BadMessage("malformed compact contact")
     host = str(ipaddress.ip_address(data[21:-2]))
     return Candidate(data[:20], Address(plain_host(host), port), None)
+
+
+@lru_cache(maxsize=PARSED_HOSTS_MAX)
+def _packed_host(host: str) -> bytes | None:
+    """The family and the packed IP address of a host; None for a name."""
+    ip = ip_of(host)
+    return None if ip is None else bytes((ip.version,)) + ip.packed

@@ -19,9 +19,9 @@ from rpcudp.protocol import RPCProtocol
 from dht import wire
 from dht.errors import BadMessage, Dropped, NotListening
 from dht.hello import BadHello
-from dht.hints import plain_host
+from dht.hints import source_of_datagram
 from dht.routing import Table
-from identity.address import Address, ip_of
+from identity.address import Address
 
 OUTSTANDING_MAX = 4_096
 
@@ -111,10 +111,10 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take one datagram; whatever is wrong with it becomes a counter."""
         self.received += 1
-        if addr[1] == 0 or ip_of(addr[0].partition("%")[0]) is None:
+        address = source_of_datagram(addr[0], addr[1])
+        if address is None:
             self.drops["source"] += 1
             return
-        address = Address(plain_host(addr[0]), addr[1])
         plain = self._sealer.open(data)
         if plain is None:
             self.drops["sealed"] += 1
@@ -133,16 +133,21 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
     # Our side
 
     def ask(
-        self, address: Address, build: Callable[[bytes], bytes]
+        self,
+        address: Address,
+        build: Callable[[bytes], bytes],
+        future: asyncio.Future[Answer] | None = None,
     ) -> tuple[bytes, asyncio.Future[Answer]]:
         """Send a request; the future gets the first answer with its id from its address.
 
-        `build` makes the frame for a fresh message id. Cancel the future to stop waiting.
+        `build` makes the frame for a fresh message id. A repeat is given the future of the first
+        request: whichever is answered settles it. Cancel the future to stop waiting.
         """
         if len(self._waiting) >= OUTSTANDING_MAX:
             raise NotListening("too many requests are waiting for answers")
         message_id = self._entropy(wire.MESSAGE_ID_BYTES)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
         self._waiting[message_id] = (future, address)
         future.add_done_callback(lambda _: self._waiting.pop(message_id, None))
         self.send(build(message_id), address)

@@ -90,10 +90,11 @@ class Reader:
         `on_late` is told of those that answer when the lookup has ended, close enough or not.
         """
         body = wire.FindRecords(target)
+        heard: dict[bytes, Candidate] = {}
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
             found = await self._caller.find(candidate, body)
-            return self._candidates(found, candidate)
+            return self._candidates(found, candidate, heard)
 
         linger_s = WRITE_LINGER_S if goal is Goal.WRITE else 0.0
         lookup = self._lookup(target, goal, linger_s, seeds)
@@ -155,6 +156,7 @@ class Reader:
         numbers = tuple(int(kind) for kind in kinds)
         body = wire.FindRecords(key, numbers, tuple(words)[: wire.WORDS_MAX], withdrawn=True)
         pulls = _Pulls()
+        heard: dict[bytes, Candidate] = {}
         lookup = self._lookup(key, Goal.READ, READ_LINGER_S)
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
@@ -165,7 +167,7 @@ class Reader:
             if found.cursor:
                 pulls.begin()
                 self._spawn(self._pull(collector, candidate, body, found.cursor, news, pulls))
-            return self._candidates(found, candidate, collector.trace)
+            return self._candidates(found, candidate, heard, collector.trace)
 
         await self._run(lookup, ask, trace=collector.trace)
         await pulls.wait(self._config.call_timeout_s * 2)
@@ -242,18 +244,30 @@ class Reader:
         )
 
     def _candidates(
-        self, found: wire.FoundRecords, teller: Candidate, trace: Trace | None = None
+        self,
+        found: wire.FoundRecords,
+        teller: Candidate,
+        heard: dict[bytes, Candidate],
+        trace: Trace | None = None,
     ) -> list[Candidate]:
-        """Unpack the contacts that are worth a try; a malformed one spoils only itself."""
+        """Unpack the contacts that are worth a try; a malformed one spoils only itself.
+
+        `heard` keeps those of one lookup: most contacts are named by most who answer.
+        """
         candidates: list[Candidate] = []
         for compact in found.contacts:
+            known = heard.get(compact)
+            if known is not None:
+                candidates.append(known)
+                continue
             try:
                 candidate = unpack_contact(compact)
             except BadMessage:
                 self._refuse("contact-malformed", teller, trace)
                 continue
             if self._believe(candidate.address, teller.address.host):
-                candidates.append(self._patience.annotate(candidate, now=self._clock()))
+                heard[compact] = self._patience.annotate(candidate, now=self._clock())
+                candidates.append(heard[compact])
             else:
                 self._refuse("contact-unbelievable", teller, trace)
         return candidates
