@@ -67,7 +67,8 @@ class RecordDesk:
         cursor = b""
         if taken < len(page):
             cursor = entry_id_of(page[taken - 1]) if taken else body.cursor or b"\0"
-        return wire.FoundRecords(tuple(encoded[:taken]), cursor, tuple(told))
+        heat = self._store.heat_of(body.key, now_ms=self._wall_ms()) if body.kinds else 0
+        return wire.FoundRecords(tuple(encoded[:taken]), cursor, tuple(told), heat)
 
     def store(self, encoded: Sequence[bytes], source_block: str, sender_id: bytes) -> list[Stored]:
         """Judge a batch; a client keeps nothing."""

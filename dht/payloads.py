@@ -29,6 +29,8 @@ HOST_BYTES_MAX = 90
 ADDRESSES_MAX = 4
 INTEGER_MAX = 2**63 - 1
 DAY_MS = 24 * 60 * 60 * 1000
+WORD_SHARDS = 16
+"""Further keys of a word, for what its own key has no room for."""
 
 
 class Kind(enum.IntEnum):
@@ -58,6 +60,7 @@ Natural = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
 Filename = Annotated[str, msgspec.Meta(min_length=1, max_length=FILENAME_BYTES_MAX)]
 Nickname = Annotated[str, msgspec.Meta(min_length=1, max_length=NICKNAME_BYTES_MAX)]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=WORD_BYTES_MAX)]
+Shard = Annotated[int, msgspec.Meta(ge=0, le=WORD_SHARDS)]
 
 
 class NamePayload(msgspec.Struct, frozen=True, array_like=True):
@@ -77,12 +80,13 @@ class ContentPayload(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WordPayload(msgspec.Struct, frozen=True, array_like=True):
-    """A filename holds this word."""
+    """A filename holds this word; under the word's own key, or in one of its shards."""
 
     word: Word
     filename: Filename
     content_id: Digest32
     size_bytes: Natural
+    shard: Shard = 0
 
 
 class PeerPayload(msgspec.Struct, frozen=True, array_like=True):
@@ -138,7 +142,7 @@ def key_of(network_id: bytes, payload: Payload, publisher_public_key: bytes) -> 
         case ContentPayload():
             return content_key(network_id, payload.content_id)
         case WordPayload():
-            return word_key(network_id, payload.word)
+            return word_key(network_id, payload.word, payload.shard)
         case PeerPayload(under_nickname=True):
             return nickname_key(network_id, payload.nickname)
         case PeerPayload():
@@ -171,9 +175,20 @@ def content_key(network_id: bytes, content_id: bytes) -> bytes:
     return _key(network_id, Kind.CONTENT, content_id)
 
 
-def word_key(network_id: bytes, word: str) -> bytes:
-    """Derive the key of one word, as `words_of` gives it."""
-    return _key(network_id, Kind.WORD, _utf8(word))
+def word_key(network_id: bytes, word: str, shard: int = 0) -> bytes:
+    """Derive the key of one word, as `words_of` gives it, or of one of its shards."""
+    if not shard:
+        return _key(network_id, Kind.WORD, _utf8(word))
+    return _key(network_id, Kind.WORD, _utf8(word), bytes([shard]))
+
+
+def in_shard(payload: WordPayload) -> WordPayload:
+    """Move a word's payload to its shard: that is told by content and filename, not chosen."""
+    return msgspec.structs.replace(payload, shard=_shard_of(payload))
+
+
+def _shard_of(payload: WordPayload) -> int:
+    return 1 + sub_key_of(payload)[0] % WORD_SHARDS
 
 
 def peer_key(network_id: bytes, peer_id: bytes) -> bytes:
@@ -217,7 +232,7 @@ def identifying(payload: Payload) -> Payload:
 def encode_payload(payload: Payload) -> bytes:
     """Give the canonical bytes of a payload; BadRecord where a text is no Unicode."""
     try:
-        return _ENCODER.encode(payload)
+        return _packed(payload)
     except (UnicodeEncodeError, OverflowError) as error:
         raise BadRecord(RecordFault.FIELD, str(error)) from error
 
@@ -228,10 +243,18 @@ def decode_payload(kind: Kind, data: bytes) -> Payload:
         payload = _decode_as(kind, data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord(RecordFault.FIELD, f"payload: {error}") from error
-    if _ENCODER.encode(payload) != data:
+    if _packed(payload) != data:
         raise BadRecord(RecordFault.NOT_CANONICAL, "payload not in its shortest form")
     _check_texts(payload)
     return payload
+
+
+def _packed(payload: Payload) -> bytes:
+    """Pack a payload; a shard of 0 is left out, as in the records that know of none."""
+    if isinstance(payload, WordPayload) and not payload.shard:
+        word, filename = payload.word, payload.filename
+        return _ENCODER.encode((word, filename, payload.content_id, payload.size_bytes))
+    return _ENCODER.encode(payload)
 
 
 def _decode_as(kind: Kind, data: bytes) -> Payload:
@@ -260,6 +283,8 @@ def _check_texts(payload: Payload) -> None:
             _check_filename(payload.filename)
             if payload.word not in words_of(payload.filename):
                 raise BadRecord(RecordFault.FIELD, "the word is none of its filename's")
+            if payload.shard not in (0, _shard_of(payload)):
+                raise BadRecord(RecordFault.FIELD, "the shard is not its content's and filename's")
         case PeerPayload():
             if len(_utf8(payload.nickname)) > NICKNAME_BYTES_MAX:
                 raise BadRecord(RecordFault.FIELD, f"nickname over {NICKNAME_BYTES_MAX} bytes")

@@ -27,10 +27,12 @@ from typing import assert_never
 import msgspec
 
 from dht.errors import BadRecord, RecordFault
+from dht.heat import Heat, HotKeys
 from dht.records import (
     KEY_BYTES,
     Kind,
     NamePayload,
+    Payload,
     Record,
     WordPayload,
     decode_payload,
@@ -39,7 +41,7 @@ from dht.records import (
     inspect_record,
     verify_signature,
 )
-from dht.words import matches
+from dht.words import is_fully_indexed, matches
 from identity.encoding import length_prefixed
 
 ENTRY_ID_BYTES = 20
@@ -83,6 +85,8 @@ class Verdict(enum.IntEnum):
     FULL = 2
     CLOCK = 3
     BAD = 4
+    HOT = 6
+    """No room under a word's own key: the record belongs in the word's shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ class RecordStore:
         self._saved: dict[bytes, bytes] = {}
         self._deleted: dict[bytes, None] = {}
         self._counters: collections.Counter[str] = collections.Counter()
+        self._hot = HotKeys()
 
     def __len__(self) -> int:
         return self._count
@@ -194,6 +199,7 @@ class RecordStore:
                 loaded += 1
             elif row.entry_id not in self._saved:
                 self._note_deleted(row.entry_id)
+        self._mark_full_words(now_ms)
         return loaded
 
     def _load_row(self, row: SavedRecord, now_ms: int) -> bool:
@@ -217,9 +223,13 @@ class RecordStore:
             return Stored(Verdict.OK)
         if held is not None and held.record.sequence >= record.sequence:
             return Stored(Verdict.STALE, sequence=held.record.sequence)
-        inspect_record(record, self._network_id, now_ms=now_ms)
-        if held is None and self._is_full(record, _group_of(record, source_block)):
-            return Stored(Verdict.FULL)
+        payload = inspect_record(record, self._network_id, now_ms=now_ms)
+        if held is None:
+            group = _group_of(record, source_block)
+            if self._is_full(record):
+                return Stored(Verdict.FULL)
+            if self._is_key_full(record.key, group):
+                return Stored(self._refuse_for_room(record, payload, now_ms))
         verify_signature(record, self._network_id)
         return Stored(self._put(record, entry_id, source_block))
 
@@ -229,7 +239,7 @@ class RecordStore:
         shelf = self._shelves.get(record.key)
         held = shelf.entries.get(entry_id) if shelf is not None else None
         if shelf is None or held is None:
-            if self._is_full(record, group):
+            if self._is_full(record) or self._is_key_full(record.key, group):
                 return Verdict.FULL
             shelf = self._shelves.setdefault(record.key, _Shelf())
             bisect.insort(shelf.order, entry_id)
@@ -249,18 +259,40 @@ class RecordStore:
         self._deleted.pop(entry_id, None)
         return Verdict.OK
 
-    def _is_full(self, record: Record, group: bytes) -> bool:
+    def _is_full(self, record: Record) -> bool:
+        """Tell whether the store, or its publisher's part of it, is full."""
         limits = self._limits
         if self._count >= limits.records_max:
             return True
-        if self._publishers[record.public_key] >= limits.publisher_records_max:
-            return True
-        shelf = self._shelves.get(record.key)
+        return self._publishers[record.public_key] >= limits.publisher_records_max
+
+    def _is_key_full(self, key: bytes, group: bytes) -> bool:
+        """Tell whether a key, or a group within it, is full."""
+        shelf = self._shelves.get(key)
         if shelf is None:
             return False
-        if len(shelf.entries) >= limits.key_records_max:
+        if len(shelf.entries) >= self._limits.key_records_max:
             return True
-        return shelf.groups[group] >= limits.group_records_max
+        return shelf.groups[group] >= self._limits.group_records_max
+
+    def _refuse_for_room(self, record: Record, payload: Payload, now_ms: int) -> Verdict:
+        """Send a word to its shard and remember that it is there; the rest finds no room at all.
+
+        A tombstone is sent on like the record that it buries, which is then not here either.
+        """
+        if not isinstance(payload, WordPayload) or payload.shard:
+            return Verdict.FULL
+        if not record.withdrawn:
+            is_long = not is_fully_indexed(payload.filename)
+            self._hot.refused(record.key, is_long=is_long, now_ms=now_ms)
+        return Verdict.HOT
+
+    def _mark_full_words(self, now_ms: int) -> None:
+        """Take word keys that are full as hot: what was refused there before is not known."""
+        for key, shelf in self._shelves.items():
+            full = self._is_key_full(key, max(shelf.groups, key=shelf.groups.__getitem__))
+            if full and any(each.record.kind is Kind.WORD for each in shelf.entries.values()):
+                self._hot.refused(key, is_long=True, now_ms=now_ms)
 
     # --- finding --------------------------------------------------------------------------------
 
@@ -297,6 +329,10 @@ class RecordStore:
                 found.append(record)
                 last = entry_id
         return Page(tuple(found), b"")
+
+    def heat_of(self, key: bytes, *, now_ms: int) -> Heat:
+        """Tell whether word records were refused under a key for want of room."""
+        return self._hot.heat_of(key, now_ms=now_ms)
 
     def keys(self) -> list[bytes]:
         """List all keys that hold a record, in order."""

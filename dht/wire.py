@@ -108,6 +108,8 @@ class FoundRecords(msgspec.Struct, frozen=True, array_like=True):
     cursor: CursorBytes = b""
     """Empty when this was the last page."""
     contacts: Annotated[tuple[CompactContact, ...], msgspec.Meta(max_length=CONTACTS_MAX)] = ()
+    heat: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    """How complete the records of a word are: see `dht.heat`."""
 
 
 class StoreRecords(msgspec.Struct, frozen=True, array_like=True):

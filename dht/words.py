@@ -60,6 +60,11 @@ def indexed_words(filename: str) -> tuple[str, ...]:
     return selective_first(words_of(filename))[:INDEXED_WORDS_MAX]
 
 
+def is_fully_indexed(filename: str) -> bool:
+    """Tell whether each of a name's words finds it."""
+    return len(words_of(filename)) <= INDEXED_WORDS_MAX
+
+
 def query_words(arguments: Sequence[str]) -> tuple[str, ...]:
     """Turn what a person typed into distinct words, the best one to look up first."""
     return selective_first(words_of(" ".join(arguments)))

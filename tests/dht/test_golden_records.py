@@ -18,6 +18,7 @@ GOLDEN = {
     "peer": "51e47d37613031634aaf4169058f30933013451b9cd6d4c5dd033b7ebceed896",
     "peer, under its nickname": "20287beb15becb702b09ded56eaf3b5a2d3ff3686877bc9f116b98409b2e34ba",
     "mail": "094a5ba7b76d389483498b1848a09f6655e85f6f7b9d8cc01dc08f89288e3a76",
+    "word, in its shard": "c291cf4c56011347f936db6b212e783b37196f5ec63553d9c26a0c8134418222",
     "name, withdrawn": "98cb3bf8beb44aff33664785b9c6d4e35e1e77f1e26d49c2f212cf8a571d82d5",
 }
 MADE: dict[str, tuple[Payload, bool]] = {

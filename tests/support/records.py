@@ -10,6 +10,7 @@ from dht.records import (
     PeerPayload,
     Record,
     WordPayload,
+    in_shard,
     sign_record,
 )
 from dht.words import words_of
@@ -37,6 +38,7 @@ def one_of_each_kind() -> list[Payload]:
         PeerPayload("alice", (HERE,), b"\x44" * 32, NOW_MS + DAY_MS),
         PeerPayload("alice", (HERE,), b"\x44" * 32, NOW_MS + DAY_MS, under_nickname=True),
         MailPayload(BOB.peer_id, (HERE,)),
+        in_shard(WordPayload("algebra", "Linear Algebra.pdf", CONTENT_ID, 1_000_000)),
     ]
 
 
@@ -83,7 +85,8 @@ def word_payloads(draw: st.DrawFn) -> WordPayload:
     """Draw a `word` payload whose word is one of its filename's."""
     filename = draw(filenames.filter(lambda name: bool(words_of(name))))
     word = draw(st.sampled_from(words_of(filename)))
-    return WordPayload(word, filename, draw(digests), draw(naturals))
+    payload = WordPayload(word, filename, draw(digests), draw(naturals))
+    return in_shard(payload) if draw(st.booleans()) else payload
 
 
 payloads: st.SearchStrategy[Payload] = st.one_of(
