@@ -179,6 +179,22 @@ def get(settings: Settings, /, network_file: Path | None, **given: Any) -> None:
 
 
 @shoal.command()
+@click.argument("what", metavar="NAME|b3:ID")
+@click.option("--word", is_flag=True, help="Explain the search of a word of names.")
+@click.option("--peer", is_flag=True, help="Explain how a PEER's own record is found.")
+@pass_settings
+def explain(settings: Settings, what: str, word: bool, peer: bool) -> None:
+    """Look a name up and show each hop: who was asked, what came back, what was rejected and why.
+
+    Then the verdict: which records were found, who published them, on how many of the closest
+    peers they are, and whether their publishers answer. Exit 3 when nothing is found.
+    """
+    if word and peer:
+        raise click.UsageError("--word and --peer mean two different lookups: give one")
+    _ask(settings, "explain", {"what": what, "word": word, "peer": peer})
+
+
+@shoal.command()
 @click.option("--watch", is_flag=True, help="Keep showing them, live.")
 @pass_settings
 def peers(settings: Settings, watch: bool) -> None:

@@ -24,6 +24,7 @@ Examples:
   shoal put holiday.jpg                    share a file in place
   shoal search holiday                     find files by words of their names
   shoal get holiday.jpg                    fetch it from everybody who has it
+  shoal explain holiday.jpg                see who was asked for it, and what each answered
   shoal put thesis.pdf --to bob            deliver it, even if bob is away and you leave too
   shoal demo                               see all of this on this machine in half a minute
 

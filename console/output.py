@@ -14,6 +14,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TextIO
 
+from console.explanation import (
+    HOP_COLUMNS,
+    RECORD_COLUMNS,
+    explanation_lines,
+    hop_row,
+    verdict_lines,
+)
 from console.progress import Bars
 from console.text import escape, get_line, human_ago, human_size, human_span, plural
 
@@ -27,6 +34,19 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "inbox": ("delivery_id", "name", "from", "size", "path", "state"),
     "outbox": ("delivery_id", "name", "to", "state", "held_by", "expires"),
     "contact": ("nickname", "id", "added"),
+    "explain": (
+        "hop",
+        "id",
+        "address",
+        "shared_bits",
+        "place",
+        "named_by",
+        "took_ms",
+        "outcome",
+        "records",
+        "contacts",
+        "rejected",
+    ),
     "put": ("name", "size", "content_id", "stored_on"),
     "send": ("delivery_id", "name", "state", "held_by", "expires"),
     "get": ("path", "size", "content_id", "sources", "fetched_bytes", "seconds"),
@@ -42,9 +62,14 @@ _EMPTY = {
 # On a terminal, which is 80 columns wide for many.
 _TERMINAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "peers": ("nickname", "id", "address", "state", "last_seen", "rtt_ms"),
+    "explain": HOP_COLUMNS,
 }
+_RESULTS_AFTER_ITEMS = {"explain": "explanation"}
+"""Commands whose result looks different from their items."""
 _SHORT_ID_CHARS = 8
 _SIZES = frozenset({"size", "fetched_bytes"})
+_NUMBERS = frozenset({"holders", "rtt_ms", "hop", "shared_bits", "place", "took_ms"})
+_HEADINGS = {"rtt_ms": "rtt ms", "hop": "#", "shared_bits": "bits", "took_ms": "ms"}
 _STATE_STYLES = {
     "active": "green",
     "delivered": "green",
@@ -83,6 +108,8 @@ class Output:
             case "item" | "result" as kind:
                 self._bars.stop()
                 self._said_something = True
+                if kind == "result":
+                    command = _RESULTS_AFTER_ITEMS.get(command, command)
                 self.show(command, event[kind])
             case "progress":
                 self._bars.update(event)
@@ -99,6 +126,7 @@ class Output:
         if self._json:
             print_line(json.dumps(fields, separators=(",", ":")), stream)
         elif command in _SENTENCES and (is_terminal(stream) or command not in COLUMNS):
+            self._draw_lists()
             for line in _SENTENCES[command](fields):
                 print_line(line, stream)
         elif not is_terminal(stream):
@@ -107,7 +135,8 @@ class Output:
                 cells.append(get_line(fields["name"], fields["content_id"]))
             print_line("\t".join(cells), stream)
         else:
-            self._rows.setdefault(command, []).append(fields)
+            shown = hop_row(fields) if command == "explain" else fields
+            self._rows.setdefault(command, []).append(shown)
 
     def note(self, text: str, hint: str = "") -> None:
         """Say something beside the results."""
@@ -127,6 +156,9 @@ class Output:
     def close(self) -> None:
         """End the bars and draw the lists that were waiting."""
         self._bars.stop()
+        self._draw_lists()
+
+    def _draw_lists(self) -> None:
         rows, self._rows = self._rows, {}
         for command, items in rows.items():
             _draw_list(command, items)
@@ -146,6 +178,8 @@ def print_line(line: str, stream: TextIO) -> None:
 def _cell(name: str, value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Mapping):
+        return ",".join(f"{escape(str(k))}={escape(str(v))}" for k, v in value.items()) or "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
@@ -163,8 +197,8 @@ def _draw_list(command: str, items: list[Fields]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = _TERMINAL_COLUMNS.get(command, COLUMNS[command])
     for name in columns:
-        numbers = name in _SIZES or name in {"holders", "rtt_ms"}
-        heading = {"rtt_ms": "rtt ms"}.get(name, name.replace("_", " "))
+        numbers = name in _SIZES or name in _NUMBERS
+        heading = _HEADINGS.get(name, name.replace("_", " "))
         table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
     for item in items:
         cells = []
@@ -220,13 +254,17 @@ def _status(fields: Fields) -> list[str]:
     shown = dict(fields)
     if is_terminal(sys.stdout) and "uptime_s" in shown:
         shown["uptime_s"] = human_span(shown["uptime_s"])
-    return [f"{name}\t{_status_value(value)}" for name, value in shown.items()]
+    return [f"{name}\t{_cell('', value)}" for name, value in shown.items()]
 
 
-def _status_value(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ",".join(f"{escape(str(k))}={escape(str(v))}" for k, v in value.items()) or "-"
-    return _cell("", value)
+def _explanation(fields: Fields) -> list[str]:
+    if is_terminal(sys.stdout):
+        return explanation_lines(fields, wall_s=time.time())
+    records = [
+        "\t".join(["record", *(_cell(name, each.get(name)) for name in RECORD_COLUMNS)])
+        for each in fields.get("records", ())
+    ]
+    return [*records, *(f"verdict\t{line}" for line in verdict_lines(fields))]
 
 
 _SENTENCES: dict[str, Callable[[Fields], list[str]]] = {
@@ -234,6 +272,7 @@ _SENTENCES: dict[str, Callable[[Fields], list[str]]] = {
     "send": _send,
     "get": _get,
     "status": _status,
+    "explanation": _explanation,
     "invite": lambda fields: [escape(fields["invite"])],
     "leave": lambda _: ["left"],
     "unshare": lambda fields: [f"no longer shared: {escape(str(fields.get('name', '')))}"],

@@ -65,6 +65,14 @@ def human_ago(utc: str, wall_s: float) -> str:
         return "-"
 
 
+def human_left(utc: str, wall_s: float) -> str:
+    """Say how long there is until a moment; "-" where the text is none."""
+    try:
+        return human_span(max(0.0, utc_seconds(utc) - wall_s))
+    except ValueError:
+        return "-"
+
+
 def plural(count: int, noun: str) -> str:
     """Say "1 peer" or "3 peers"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -23,7 +23,7 @@ from dht.records import Kind, encode_record
 from dht.routing import Table
 from dht.self_view import SelfView
 from dht.storage import RecordStore
-from dht.tracing import Answered, Asked, Ended, Failed, Outcome, Refused, Trace
+from dht.tracing import Answered, Asked, Began, Ended, Failed, Outcome, Refused, Trace
 from identity.address import Address
 
 AskCandidate = Callable[[Candidate], Awaitable[Sequence[Candidate]]]
@@ -157,6 +157,8 @@ class Reader:
         body = wire.FindRecords(key, numbers, tuple(words)[: wire.WORDS_MAX], withdrawn=True)
         pulls = _Pulls()
         heard: dict[bytes, Candidate] = {}
+        if collector.trace is not None:
+            collector.trace(Began(tuple(self.seeds(key)), self._clock()))
         lookup = self._lookup(key, Goal.READ, READ_LINGER_S)
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
@@ -187,7 +189,9 @@ class Reader:
         )
         try:
             for _ in range(self._config.pages_max):
-                if collector.is_full or not (news or pulls.read_to_end < FULL_READS_MIN):
+                # Whoever watches wants to know what each of them has.
+                reads_on = news or pulls.read_to_end < FULL_READS_MIN or collector.trace is not None
+                if collector.is_full or not reads_on:
                     return
                 page = wire.FindRecords(rest.key, rest.kinds, rest.words, cursor, 0, rest.withdrawn)
                 found = await self._caller.find(candidate, page)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -41,6 +41,14 @@ class Outcome(enum.StrEnum):
     """Nobody answered there, or not the peer that was asked for."""
     BAD = "bad"
     """Its answer made no sense; it is quarantined for the rest of the lookup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A lookup begins with these contacts of our own."""
+
+    seeds: tuple[Candidate, ...]
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class Ended:
     """The closest that answered, closest first."""
 
 
-Event = Asked | Answered | Failed | Held | Refused | Ended
+Event = Began | Asked | Answered | Failed | Held | Refused | Ended
 Trace = Callable[[Event], None]
 
 
@@ -108,7 +116,7 @@ class Hop:
     named_by: bytes | None
     """Who named it first; None where we knew it before."""
     asked_s: float
-    """When, since the first request."""
+    """When, since the lookup began."""
     took_s: float | None
     outcome: Outcome
     text: str
@@ -139,7 +147,7 @@ class Account:
     copies: tuple[Copies, ...]
     closest: tuple[bytes, ...]
     took_s: float | None
-    """None while it is not over."""
+    """From its begin to its end; None while it is not over."""
     forgotten: int
     """Events beyond the limits, which the account lacks."""
 
@@ -178,9 +186,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self._requests: dict[tuple[bytes, Address], _Request] = {}
-        self._named: dict[tuple[bytes, Address], bytes] = {}
+        self._named: dict[tuple[bytes, Address], bytes | None] = {}
         self._sent: dict[bytes | None, _Sent] = {}
         self._entries: dict[bytes, _Entry] = {}
+        self._began_at: float | None = None
         self._ended: Ended | None = None
         self._forgotten = 0
 
@@ -192,6 +201,9 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case Began():
+                self._began_at = event.at_s
+                self._name(event.seeds, None)
             case Asked():
                 self._ask(event)
             case Answered():
@@ -209,13 +221,13 @@ class Recorder:
 
     def account(self) -> Account:
         """Return all that has happened so far."""
-        started = min((each.asked_at for each in self._requests.values()), default=None)
         ended = self._ended
+        began_at = self._began_at or 0.0
         return Account(
-            tuple(self._hop(place, request) for place, request in self._requests.items()),
+            tuple(self._hop(place, each, began_at) for place, each in self._requests.items()),
             tuple(_copies(entry) for entry in self._entries.values()),
             () if ended is None else ended.closest,
-            None if ended is None else ended.at_s - (ended.at_s if started is None else started),
+            None if ended is None else ended.at_s - began_at,
             self._forgotten,
         )
 
@@ -231,11 +243,14 @@ class Recorder:
         request = self._end(event.candidate, event.at_s, outcome, "")
         if request is not None:
             request.contacts = len(event.named)
-        for candidate in event.named:
+        self._name(event.named, event.candidate.peer_id)
+
+    def _name(self, candidates: Sequence[Candidate], teller: bytes | None) -> None:
+        for candidate in candidates:
             if len(self._named) >= NAMED_MAX:
                 self._forgotten += 1
                 return
-            self._named.setdefault(_place(candidate), event.candidate.peer_id)
+            self._named.setdefault(_place(candidate), teller)
 
     def _end(
         self, candidate: Candidate, at_s: float, outcome: Outcome, text: str
@@ -263,10 +278,9 @@ class Recorder:
         """The tellers are those who were asked, so that they are as few."""
         return self._sent.setdefault(teller, _Sent())
 
-    def _hop(self, place: tuple[bytes, Address], request: _Request) -> Hop:
+    def _hop(self, place: tuple[bytes, Address], request: _Request, began_at: float) -> Hop:
         peer_id, address = place
         ended, asked_at = request.ended_at, request.asked_at
-        first = next(iter(self._requests.values()))
         # What a peer sent stands at the request that it answered, not at a wrong address of it.
         answers = request.outcome in (Outcome.ANSWERED, Outcome.LATE)
         sent = self._sent.get(peer_id, _Sent()) if answers else _Sent()
@@ -274,7 +288,7 @@ class Recorder:
             peer_id,
             address,
             self._named.get(place),
-            asked_at - first.asked_at,
+            asked_at - began_at,
             None if ended is None else ended - asked_at,
             request.outcome,
             request.text,

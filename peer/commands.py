@@ -21,6 +21,7 @@ from peer.arguments import Arguments
 from peer.contacts import Pin
 from peer.core import Core
 from peer.errors import AmbiguousName, BadInput, NotFound
+from peer.explaining import Explaining
 from peer.fetching import SEARCH_LIMIT_MAX, Fetching, Wanted, target_of
 from peer.finding import Offer
 from peer.home import STDOUT_PREFIX
@@ -202,6 +203,7 @@ class Commands:
         fetch = FetchCommands(core, fetching, presence, sharing=sharing)
         self._handlers: dict[str, Callable[[Arguments, Reporter], Awaitable[None]]] = {
             "search": fetch.search,
+            "explain": Explaining(core, fetching, presence).explain,
             "get": fetch.get,
             "put": self._put,
             "shares": self._shares,

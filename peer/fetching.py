@@ -124,14 +124,15 @@ class Fetching:
     async def _wanted_by_id_or_name(self, what: str) -> Wanted:
         """An id first; a file may be named like one all the same."""
         try:
-            return self._wanted_by_id(what)
+            return self.wanted_by_id(what)
         except (NotFound, BadInput):
             offers = await self.offers_named(what)
             if not offers:
                 raise
             return self._only(what, offers)
 
-    def _wanted_by_id(self, what: str) -> Wanted:
+    def wanted_by_id(self, what: str) -> Wanted:
+        """Say which content a `b3:` text means; NotFound, Ambiguous, BadInput."""
         try:
             content_id = parse_content_id(what)
         except BadContentId:

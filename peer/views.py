@@ -166,6 +166,89 @@ class ContactView:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class HopView:
+    """One request of a lookup: who was asked, and what came back."""
+
+    hop: int
+    id: str
+    address: str
+    shared_bits: int
+    """Leading bits that the peer's id shares with the key: how near it is."""
+    place: int | None
+    """Its place among the closest to the key that answered, from 1; None: it is not one."""
+    named_by: str | None
+    """Who named it first; None for contacts of our own."""
+    took_ms: float | None
+    outcome: str
+    """`answered`, `late` (after the lookup was over), `silent`, `bad` or `waiting`."""
+    records: int
+    contacts: int
+    rejected: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What of its answer is not believed or not wanted, by reason."""
+    asked_ms: float = 0.0
+    """When it was asked, since the first request."""
+    nickname: str = ""
+    text: str = ""
+    """What went wrong, if something did."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecordView:
+    """One record that a lookup found, who published it, and on whom it is."""
+
+    name: str
+    content_id: str | None
+    size: int | None
+    publisher: str
+    expires: str
+    on_closest: int
+    """On how many of the closest it is; `closest` of the lookup says of how many."""
+    reachable: bool | None
+    """Whether the publisher answers now; None where it was not asked."""
+    address: str | None
+    """Where the publisher answers, else the first address that the record tells."""
+    nickname: str = ""
+    issued: str = ""
+    withdrawn: bool = False
+    """The publisher took it back: this is its tombstone."""
+    outdated_on: int = 0
+    """Peers that still have an older version."""
+    held_by: tuple[str, ...] = ()
+    trouble: str = ""
+    """Why the publisher cannot be reached."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExplainView:
+    """What a lookup came to; the last object of `explain`."""
+
+    what: str
+    kind: str
+    """What was looked up: `name`, `content`, `word`, `peer` or `nickname`."""
+    key: str
+    """The 20 bytes of the key, as hexadecimal digits."""
+    found: int
+    """Live records."""
+    asked: int
+    answered: int
+    closest: int
+    """The closest to the key that answered, this peer among them where it is one; k at most."""
+    took_ms: float
+    """Until the lookup was over; a late answer may have come afterwards."""
+    own_place: int | None = None
+    """This peer's own place among the closest; None: it is not one."""
+    records: tuple[RecordView, ...] = ()
+    """The first of them, tombstones too."""
+    rejected: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Sum over all hops."""
+    silent: int = 0
+    late: int = 0
+    bad: int = 0
+    forgotten: int = 0
+    """Events beyond the limits of what is remembered."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class TransferView:
     """A running transfer, for the live table."""
 

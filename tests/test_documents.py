@@ -141,6 +141,9 @@ def test_exit_codes_in_the_documents_are_those_of_the_code() -> None:
         ("status", views.StatusView),
         ("invite", views.InviteView),
         ("contact", views.ContactView),
+        ("explain", views.HopView),
+        ("explain at its end", views.ExplainView),
+        ("explain in `records`", views.RecordView),
     ],
 )
 def test_json_fields_in_the_documents_are_those_of_the_views(command: str, view: type) -> None:

@@ -15,6 +15,7 @@ from dht.tracing import (
     Account,
     Answered,
     Asked,
+    Began,
     Ended,
     Failed,
     Held,
@@ -42,19 +43,20 @@ def account_of(*events: object) -> Account:
 
 def test_each_request_is_a_hop_with_its_time_and_who_named_it() -> None:
     account = account_of(
+        Began((ADA,), 9.0),
         Asked(ADA, 10.0),
         Answered(ADA, 10.5, (BOB, EVE)),
         Asked(BOB, 11.0),
-        Answered(BOB, 11.25, (EVE,)),
+        Answered(BOB, 11.25, (EVE, ADA)),
         Asked(EVE, 12.0),
         Ended(13.0, (ADA.peer_id, BOB.peer_id)),
     )
     ada, bob, eve = account.hops
-    assert (ada.named_by, ada.asked_s, ada.took_s, ada.contacts) == (None, 0.0, 0.5, 2)
-    assert (bob.named_by, bob.asked_s, bob.took_s, bob.contacts) == (ADA.peer_id, 1.0, 0.25, 1)
+    assert (ada.named_by, ada.asked_s, ada.took_s, ada.contacts) == (None, 1.0, 0.5, 2)
+    assert (bob.named_by, bob.asked_s, bob.took_s, bob.contacts) == (ADA.peer_id, 2.0, 0.25, 2)
     assert (eve.named_by, eve.took_s, eve.outcome) == (ADA.peer_id, None, Outcome.WAITING)
     assert account.closest == (ADA.peer_id, BOB.peer_id)
-    assert account.took_s == 3.0
+    assert account.took_s == 4.0
 
 
 def test_what_comes_after_the_end_is_late_and_settles_it() -> None:
@@ -98,6 +100,7 @@ peers = st.integers(0, 5).map(lambda number: Candidate(bytes([number]) * 20, HER
 times = st.floats(0, 100)
 tellers = st.none() | peers.map(lambda peer: peer.peer_id)
 events = st.one_of(
+    st.builds(Began, st.lists(peers, max_size=3).map(tuple), times),
     st.builds(Asked, peers, times),
     st.builds(Answered, peers, times, st.lists(peers, max_size=3).map(tuple)),
     st.builds(
