@@ -177,9 +177,13 @@ class DhtNode:
         return report
 
     async def withdraw(self, payloads: Sequence[Payload]) -> PublishReport:
-        """Store signed tombstones of our records; they are not republished."""
+        """Store signed tombstones of our records; they are not republished.
+
+        Words that are in their shards too are withdrawn there as well, last in the report.
+        """
         now_ms = self.now_ms()
-        planned = [self.schedule.withdraw(payload, now_ms=now_ms) for payload in payloads]
+        everywhere = [*payloads, *self.schedule.shards_of(payloads)]
+        planned = [self.schedule.withdraw(payload, now_ms=now_ms) for payload in everywhere]
         report = await self._engine.publisher.publish_planned(planned)
         self._engine.upkeep.planned()
         return report

@@ -18,7 +18,8 @@ from typing import Protocol
 from dht.acks import Receipt
 from dht.calling import Caller
 from dht.config import DhtConfig
-from dht.errors import DhtError
+from dht.errors import DhtError, ScheduleFull
+from dht.heat import needs_shard
 from dht.lookup import Candidate, Goal
 from dht.reads import Reader, Spawn
 from dht.records import Payload, Record, encode_record
@@ -67,6 +68,8 @@ class _Outcome:
     record: Record
     closest: list[Candidate] = field(default_factory=list)
     storers: set[bytes] = field(default_factory=set)
+    refused: set[bytes] = field(default_factory=set)
+    """Who has no room for it under its own key, ourselves perhaps among them."""
     here: bool = False
     is_sent: bool = False
     """The closest were sent it; one that answers later is sent it then."""
@@ -78,6 +81,10 @@ class _Outcome:
         if len(self.closest) < k:
             return True
         return self._distance(candidate) < self._distance(self.closest[k - 1])
+
+    def needs_shard(self) -> bool:
+        """Tell whether so many of its storers have no room that it belongs in its shard."""
+        return needs_shard(len(self.refused), len(self.storers) + self.here)
 
     def _distance(self, candidate: Candidate) -> int:
         return int.from_bytes(candidate.peer_id, "big") ^ int.from_bytes(self.draft.key, "big")
@@ -128,7 +135,7 @@ class Publisher:
     async def publish_planned(self, draft_ids: Sequence[bytes]) -> PublishReport:
         """Publish drafts of the schedule now and report on them in the order given."""
         drafts = self._schedule.take(draft_ids, now_ms=self._wall_ms())
-        outcomes = {each.draft.draft_id: each for each in await self._send(drafts)}
+        outcomes = {each.draft.draft_id: each for each in await self._send(drafts, urgent=True)}
         found = [outcomes.get(draft_id) for draft_id in draft_ids]
         return PublishReport(
             tuple(len(each.storers) if each else 0 for each in found),
@@ -165,7 +172,8 @@ class Publisher:
             batches = self._batches(records, bulk=False)
         return _joined(await self._store_each(candidate, batches, bulk=False))
 
-    async def _send(self, drafts: Sequence[Draft]) -> list[_Outcome]:
+    async def _send(self, drafts: Sequence[Draft], *, urgent: bool = False) -> list[_Outcome]:
+        """Publish drafts, and their shards where need be: those not due either when `urgent`."""
         if not drafts:
             return []
         outcomes = self._outcomes(drafts)
@@ -173,12 +181,31 @@ class Publisher:
         batches: dict[bytes, tuple[Candidate, list[_Outcome]]] = {}
         for outcome in outcomes:
             outcome.is_sent = True
-            outcome.here = self._keep_here(outcome.record, outcome.closest)
+            outcome.here = self._keep_here(outcome)
             for candidate in outcome.closest:
                 batches.setdefault(candidate.peer_id, (candidate, []))[1].append(outcome)
         await self._send_all(batches.values())
         self._report(outcomes)
+        await self._send_shards([each for each in outcomes if each.needs_shard()], urgent)
         return outcomes
+
+    async def _send_shards(self, outcomes: Sequence[_Outcome], urgent: bool) -> None:
+        """Publish words under their shards, which count as if their own keys had taken them."""
+        now_ms = self._wall_ms()
+        sharded: dict[bytes, _Outcome] = {}
+        for outcome in outcomes:
+            try:
+                draft_id = outcome.draft.draft_id
+                shard_id = self._schedule.add_shard(draft_id, now_ms=now_ms, urgent=urgent)
+            except ScheduleFull:
+                self._drops["shard-unplanned"] += 1
+                return
+            if shard_id is not None:
+                sharded[shard_id] = outcome
+        for sent in await self._send(self._schedule.take(sharded, now_ms=now_ms)):
+            outcome = sharded[sent.draft.draft_id]
+            outcome.storers |= sent.storers
+            outcome.here = outcome.here or sent.here
 
     def _outcomes(self, drafts: Sequence[Draft]) -> list[_Outcome]:
         identity, network_id = self._own.identity, self._own.network.network_id
@@ -232,19 +259,21 @@ class Publisher:
                     )
                 )
 
-    def _keep_here(self, record: Record, closest: list[Candidate]) -> bool:
+    def _keep_here(self, outcome: _Outcome) -> bool:
         """Keep our own copy when we are among the k closest, alone included."""
         if self._own.client:
             return False
-        target = int.from_bytes(record.key, "big")
+        target = int.from_bytes(outcome.draft.key, "big")
         own_distance = int.from_bytes(self._own.peer_id, "big") ^ target
         k = self._config.lookup.k
         nearer = sum(
-            int.from_bytes(each.peer_id, "big") ^ target < own_distance for each in closest
+            int.from_bytes(each.peer_id, "big") ^ target < own_distance for each in outcome.closest
         )
         if nearer >= k:
             return False
-        stored = self._store.store(record, now_ms=self._wall_ms())
+        stored = self._store.store(outcome.record, now_ms=self._wall_ms())
+        if stored.verdict is Verdict.HOT:
+            outcome.refused.add(self._own.peer_id)
         return stored.verdict is Verdict.OK
 
     async def _send_to(self, candidate: Candidate, outcomes: Sequence[_Outcome]) -> None:
@@ -257,6 +286,8 @@ class Publisher:
                 outcome.storers.add(receipt.storer_id)
                 if outcome.is_reported:
                     self._report([outcome])
+            elif stored.verdict is Verdict.HOT:
+                outcome.refused.add(receipt.storer_id)
             elif stored.verdict is Verdict.STALE and stored.sequence is not None:
                 self._schedule.stale(
                     outcome.draft.draft_id, stored.sequence, now_ms=self._wall_ms()
@@ -311,7 +342,11 @@ class Publisher:
             each.is_reported = True
             draft = each.draft
             self._schedule.stored(
-                draft.draft_id, len(each.storers), sequence=draft.sequence, now_ms=now_ms
+                draft.draft_id,
+                len(each.storers),
+                sequence=draft.sequence,
+                now_ms=now_ms,
+                has_shard=each.needs_shard() and bool(each.refused - {self._own.peer_id}),
             )
 
 

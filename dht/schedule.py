@@ -31,9 +31,11 @@ from dht.records import (
     Kind,
     Payload,
     Record,
+    WordPayload,
     decode_payload,
     encode_payload,
     identifying,
+    in_shard,
     key_of,
     kind_of,
     sign_record,
@@ -202,6 +204,29 @@ class PublishSchedule:
         self._withdraw(plan, now_ms)
         return plan.draft_id
 
+    def add_shard(self, draft_id: bytes, *, now_ms: int, urgent: bool) -> bytes | None:
+        """Plan a word also under its shard, its own key having no room; return what is due there.
+
+        None where it waits there already for its next publishing, unless this is `urgent`, and
+        where there is no shard: the draft is no word, in its shard itself, or a withdrawal.
+        """
+        plan = self._plans.get(draft_id)
+        if plan is None or plan.withdrawn or not isinstance(plan.payload, WordPayload):
+            return None
+        if plan.payload.shard:
+            return None
+        shard_id = self.add(
+            in_shard(plan.payload), now_ms=now_ms, expires_ms=plan.until_ms, urgent=urgent
+        )
+        return shard_id if self._is_due(self._plans[shard_id].due_ms, now_ms) else None
+
+    def shards_of(self, payloads: Iterable[Payload]) -> list[Payload]:
+        """List the words among these payloads that are published under their shards, too."""
+        sharded = [
+            in_shard(each) for each in payloads if isinstance(each, WordPayload) and not each.shard
+        ]
+        return [each for each in sharded if self.draft_id_of(each) in self._plans]
+
     def withdraw_all(self, *, now_ms: int, kinds: Sequence[Kind] = LEAVING_KINDS) -> list[bytes]:
         """Plan tombstones for all drafts of these kinds and return their ids, in key order.
 
@@ -329,17 +354,25 @@ class PublishSchedule:
     # --- what became of it ----------------------------------------------------------------------
 
     def stored(
-        self, draft_id: bytes, acks: int, *, now_ms: int, sequence: int | None = None
+        self,
+        draft_id: bytes,
+        acks: int,
+        *,
+        now_ms: int,
+        sequence: int | None = None,
+        has_shard: bool = False,
     ) -> None:
         """Report how many other peers acknowledged a draft; none at all is a failure.
 
+        Not so where `has_shard`: they have no room and the record is in its shard. It is tried
+        again when it is next due, and a withdrawal is done: what they refused they do not have.
         With the draft's `sequence`, a report on an older one is ignored: it says nothing about the
         one that is on its way by now.
         """
         plan = self._plans.get(draft_id)
         if plan is None or (sequence is not None and sequence < plan.sequence):
             return
-        if acks == 0:
+        if acks == 0 and not has_shard:
             self.failed(draft_id, now_ms=now_ms)
         elif plan.again:
             plan.failures = 0

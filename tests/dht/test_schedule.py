@@ -15,7 +15,9 @@ from dht.records import (
     NamePayload,
     Payload,
     PeerPayload,
+    WordPayload,
     check_record,
+    in_shard,
     kind_of,
 )
 from dht.schedule import (
@@ -222,7 +224,7 @@ def test_leaving_withdraws_all_but_peer_records() -> None:
     for payload in one_of_each_kind():
         schedule.add(payload, now_ms=NOW_MS)
     left = schedule.withdraw_all(now_ms=NOW_MS)
-    assert len(left) == 4
+    assert len(left) == 5
     assert [kind_of(payload) for payload in schedule.payloads()] == [Kind.PEER, Kind.PEER]
     withdrawn = [draft for draft in schedule.due(NOW_MS, 10) if draft.withdrawn]
     assert [draft.draft_id for draft in withdrawn] == left
@@ -415,3 +417,50 @@ def test_sequences_only_grow_and_a_disk_that_follows_the_changes_equals_the_rows
         assert sorted(disk.values(), key=lambda row: row.draft_id) == sorted(
             schedule.rows(), key=lambda row: row.draft_id
         )
+
+
+WORD = WordPayload("algebra", "Linear Algebra.pdf", CONTENT_ID, 7)
+
+
+def test_a_word_without_room_goes_on_in_its_shard_and_is_tried_again_when_due() -> None:
+    schedule = make_schedule()
+    word = schedule.add(WORD, now_ms=NOW_MS)
+    schedule.due(NOW_MS, 10)
+    shard = schedule.add_shard(word, now_ms=NOW_MS, urgent=False)
+    assert shard == schedule.draft_id_of(in_shard(WORD))
+    schedule.stored(word, 0, now_ms=NOW_MS, has_shard=True)
+    assert [draft.draft_id for draft in schedule.due(NOW_MS, 10)] == [shard]
+    schedule.stored(shard, 3, now_ms=NOW_MS)
+    assert schedule.due(NOW_MS + 9 * HOUR_MS, 10) == []
+    again = {draft.draft_id for draft in schedule.due(NOW_MS + 14 * HOUR_MS, 10)}
+    assert again == {word, shard}
+
+
+def test_a_word_that_is_in_its_shard_is_sent_there_again_only_for_somebody_who_waits() -> None:
+    schedule = make_schedule()
+    word = schedule.add(WORD, now_ms=NOW_MS)
+    shard = schedule.add_shard(word, now_ms=NOW_MS, urgent=False)
+    assert shard is not None
+    schedule.take([shard], now_ms=NOW_MS)
+    schedule.stored(shard, 3, now_ms=NOW_MS)
+    assert schedule.add_shard(word, now_ms=NOW_MS + 1, urgent=False) is None
+    assert schedule.add_shard(word, now_ms=NOW_MS + 1, urgent=True) == shard
+
+
+def test_shards_are_for_words_that_are_offered_and_only_once() -> None:
+    schedule = make_schedule()
+    name = schedule.add(NAME, now_ms=NOW_MS)
+    sharded = schedule.add(in_shard(WORD), now_ms=NOW_MS)
+    gone = schedule.withdraw(WORD, now_ms=NOW_MS)
+    for draft_id in (name, sharded, gone, b"x" * 20):
+        assert schedule.add_shard(draft_id, now_ms=NOW_MS, urgent=True) is None
+    assert schedule.shards_of([WORD, NAME, in_shard(WORD)]) == [in_shard(WORD)]
+    assert make_schedule().shards_of([WORD]) == []
+
+
+def test_a_withdrawal_is_done_where_nobody_has_room_for_what_it_withdraws() -> None:
+    schedule = make_schedule()
+    draft_id = schedule.withdraw(WORD, now_ms=NOW_MS)
+    schedule.take([draft_id], now_ms=NOW_MS)
+    schedule.stored(draft_id, 0, now_ms=NOW_MS, has_shard=True)
+    assert len(schedule) == 0
