@@ -14,7 +14,8 @@ from dht import wire
 from dht.acks import Receipt
 from dht.calling import Caller
 from dht.desk import RecordDesk
-from dht.errors import BadAnswer, NoAnswer
+from dht.errors import BadAnswer, BusyStorer, NoAnswer
+from dht.intake import Intake
 from dht.lookup import Candidate
 from dht.records import RECORD_BYTES_MAX, Record, encode_record
 from identity.address import Address
@@ -41,8 +42,9 @@ class Connect(Protocol):
 class BulkService:
     """Serve finds and stores from a record desk."""
 
-    def __init__(self, desk: RecordDesk, network: Network) -> None:
+    def __init__(self, desk: RecordDesk, intake: Intake, network: Network) -> None:
         self._desk = desk
+        self._intake = intake
         self._network = network
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -108,7 +110,10 @@ class BulkService:
         ):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed batch")
         caller = caller_of(context, self._network)
-        stored = self._desk.store(records, _block_of(context.peer()), caller.peer_id)
+        try:
+            stored = await self._intake.store(records, _block_of(context.peer()), caller.peer_id)
+        except BusyStorer as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         answer = self._desk.acknowledge(records, stored, caller.peer_id, request.message_id)
         return dht_pb2.StoreRecordsReply(
             verdicts=[
@@ -178,6 +183,8 @@ class BulkClient:
         try:
             reply = await ask(request, timeout=CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise BusyStorer from error
             raise NoAnswer(f"the bulk store failed: {error.code().name}") from error
         lines = tuple(
             wire.VerdictLine(

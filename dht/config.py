@@ -30,6 +30,10 @@ class DhtConfig:
     """Pages that one storer is asked for over UDP in one read."""
     bulk_records_min: int = 24
     """Batches to one storer of this size and more go over gRPC where that is wired."""
+    verify_rate_hz: float = 2_000.0
+    """Signatures of others' records checked, steadily; 0.2 ms of this peer's time each."""
+    verify_burst_max: int = 4_000
+    """Signatures of others' records checked at once."""
     sessions_max: int = 4_096
     """Peers whose address tokens are remembered."""
     greetings_max: int = 32
@@ -69,4 +73,6 @@ class DhtConfig:
         assert 0 < self.resend_s < self.call_timeout_s
         assert self.lookups_max >= 1
         assert self.stores_max >= 1
+        assert self.verify_rate_hz > 0
+        assert self.verify_burst_max >= 1
         assert 0 < self.bootstrap_retry_min_s <= self.bootstrap_retry_max_s

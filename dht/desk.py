@@ -7,6 +7,7 @@ sockets, tokens or gRPC: `dht.answering` serves it over UDP, `dht.bulk` over gRP
 from collections.abc import Callable, Sequence
 
 from dht import acks, wire
+from dht.budget import VerifyBudget
 from dht.errors import BadRecord
 from dht.hints import address_to_tell, pack_contact
 from dht.records import Kind, Record, decode_record, encode_record
@@ -29,13 +30,17 @@ class RecordDesk:
         own: SelfView,
         table: Table,
         store: RecordStore,
+        budget: VerifyBudget,
         *,
+        clock: Callable[[], float],
         wall_ms: Callable[[], int],
         on_stored: Callable[[Record, bytes], None],
     ) -> None:
         self._own = own
         self._table = table
-        self._store = store
+        self._records = store
+        self._budget = budget
+        self._clock = clock
         self._wall_ms = wall_ms
         self._on_stored = on_stored
 
@@ -67,10 +72,32 @@ class RecordDesk:
         cursor = b""
         if taken < len(page):
             cursor = entry_id_of(page[taken - 1]) if taken else body.cursor or b"\0"
-        heat = self._store.heat_of(body.key, now_ms=self._wall_ms()) if body.kinds else 0
+        heat = self._records.heat_of(body.key, now_ms=self._wall_ms()) if body.kinds else 0
         return wire.FoundRecords(tuple(encoded[:taken]), cursor, tuple(told), heat)
 
     def store(self, encoded: Sequence[bytes], source_block: str, sender_id: bytes) -> list[Stored]:
+        """Judge a datagram's batch; what the sender's share of checks does not allow is BUSY."""
+        sender = source_block or sender_id.hex()
+
+        def may_verify() -> bool:
+            return self._budget.allows(sender, now=self._clock())
+
+        return self._store(encoded, source_block, sender_id, may_verify)
+
+    def store_waited(
+        self, encoded: Sequence[bytes], source_block: str, sender_id: bytes
+    ) -> list[Stored]:
+        """Judge one turn of a long batch, for which the checks' budget was waited for."""
+        now = self._clock()
+        return self._store(encoded, source_block, sender_id, lambda: self._budget.spend(now=now))
+
+    def _store(
+        self,
+        encoded: Sequence[bytes],
+        source_block: str,
+        sender_id: bytes,
+        may_verify: Callable[[], bool],
+    ) -> list[Stored]:
         """Judge a batch; a client keeps nothing."""
         if self._own.client:
             return [Stored(Verdict.FULL) for _ in encoded]
@@ -81,9 +108,11 @@ class RecordDesk:
                 record = decode_record(data)
             except BadRecord:
                 # Stored all the same: the store counts what it refuses.
-                stored.append(self._store.store(data, now_ms=now_ms, source_block=source_block))
+                stored.append(self._records.store(data, now_ms=now_ms, source_block=source_block))
                 continue
-            verdict = self._store.store(record, now_ms=now_ms, source_block=source_block)
+            verdict = self._records.store(
+                record, now_ms=now_ms, source_block=source_block, may_verify=may_verify
+            )
             stored.append(verdict)
             if verdict.verdict is Verdict.OK:
                 self._on_stored(record, sender_id)
@@ -132,7 +161,7 @@ class RecordDesk:
         kinds = [Kind(number) for number in body.kinds if number in _KINDS]
         if not kinds or self._own.client:
             return Page((), b"")
-        return self._store.find(
+        return self._records.find(
             body.key,
             kinds,
             now_ms=self._wall_ms(),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol
 
 from dht.answering import Answerer
+from dht.budget import VerifyBudget
 from dht.bulk import BulkClient, BulkService, Connect
 from dht.calling import Caller
 from dht.clock import ClockWatch
@@ -21,6 +22,7 @@ from dht.contacts import Contact, StockContacts
 from dht.desk import RecordDesk
 from dht.errors import NotListening, PortInUse
 from dht.hints import plain_host
+from dht.intake import Intake
 from dht.limits import RateLimit
 from dht.membership import Membership
 from dht.protocol import ShoalProtocol, room_bytes
@@ -110,7 +112,7 @@ class Engine:
         await asyncio.wait([task])
         self._task = None
         try:
-            self.upkeep.flush()
+            await self.upkeep.flush()
         finally:
             self.protocol.transport.close()
             await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
@@ -146,6 +148,8 @@ class Engine:
         counters.update({f"seal-{name}": count for name, count in self._sealer.drops.items()})
         counters["datagrams-sent"] = self.protocol.sent
         counters["datagrams-received"] = self.protocol.received
+        counters["bytes-sent"] = self.protocol.sent_bytes
+        counters["bytes-received"] = self.protocol.received_bytes
         counters["stock-contacts"] = len(self.stock)
         return dict(counters)
 
@@ -155,10 +159,20 @@ class Engine:
         self._sealer = sealer_of(self.own.network, self.own.entropy(SESSION_BYTES))
         self.table = Table(self.own.peer_id, self.config.table, now=self._clock())
         self.stock = StockContacts()
-        self.desk = RecordDesk(
-            self.own, self.table, self.store, wall_ms=self.now_ms, on_stored=self._on_stored
+        budget = VerifyBudget(
+            rate_hz=self.config.verify_rate_hz, burst_max=self.config.verify_burst_max
         )
-        self.bulk_service = BulkService(self.desk, self.own.network)
+        self.desk = RecordDesk(
+            self.own,
+            self.table,
+            self.store,
+            budget,
+            clock=self._clock,
+            wall_ms=self.now_ms,
+            on_stored=self._on_stored,
+        )
+        self.intake = Intake(self.desk, budget, clock=self._clock)
+        self.bulk_service = BulkService(self.desk, self.intake, self.own.network)
         self.membership = Membership(
             self.table,
             self.own,
@@ -257,9 +271,10 @@ class Engine:
             bootstrap=self._bootstrap,
             rng=self._rng,
         )
-        self.membership.on_first_contact = self.upkeep.first_contact
+        self.membership.on_first_contact = self.upkeep.retry_failed
         self.membership.on_newcomer = self.upkeep.newcomer
         self.membership.on_clock_sample = self._tell_clock
+        self.publisher.on_clock = self._on_clock_answer
 
     # Tasks and hooks
 
@@ -299,11 +314,19 @@ class Engine:
     def _on_stock_stranger(self, node_id: bytes, address: Address) -> None:
         self._spawn(self._stock_pinger.ping(node_id, address))
 
+    def _on_clock_answer(self, storer_id: bytes, their_ms: int) -> None:
+        """A storer refused a record for its time, and said its own."""
+        self.clock_watch.heard(storer_id, their_ms - self._raw_wall_ms())
+        self._tell_clock()
+
     def _tell_clock(self) -> None:
+        """Tell of a change, and publish again at once what was refused for its time."""
         watch = self.clock_watch
         told = (watch.offset_ms != 0, watch.doubt_ms != 0)
         if told != self._clock_told and self.on_clock is not None:
             self.on_clock(watch.offset_ms or watch.doubt_ms, watch.offset_ms != 0)
+        if told != self._clock_told:
+            self.upkeep.retry_failed()
         self._clock_told = told
 
 

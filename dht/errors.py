@@ -59,6 +59,10 @@ class BadAnswer(DhtError):
     """A peer answered with something that proves nothing or makes no sense."""
 
 
+class BusyStorer(NoAnswer):
+    """A peer has too much to verify at present."""
+
+
 class NotListening(DhtError):
     """The DHT node is not listening."""
 

@@ -4,6 +4,8 @@ Owns the calls and their meaning: listen, join, publish, withdraw, find. Must no
 gRPC listeners, transfers or mail; how it is done is `dht.engine`'s and its parts'.
 """
 
+import asyncio
+import contextlib
 import os
 import random
 import time
@@ -61,6 +63,10 @@ __all__ = [
 FAREWELLS_MAX = 64
 """Contacts that hear that we leave."""
 FAREWELL_TIMEOUT_S = 0.75
+AWAY_TIMEOUT_S = 1.5
+"""How long a leaving peer waits until its own record says so at its storers."""
+LEAVE_TIMEOUT_S = 4.0
+LEAVING_WAVES = ((Kind.NAME, Kind.MAIL), (Kind.CONTENT,), (Kind.WORD,))
 
 
 def wall_clock_ms() -> int:
@@ -176,6 +182,15 @@ class DhtNode:
         self._engine.upkeep.planned()
         return report
 
+    async def plan(self, payloads: Sequence[Payload]) -> None:
+        """Have records published when they are due: at once those that are new or changed.
+
+        What the schedule knows from an earlier run keeps its time. Returns at once. Raises
+        BadRecord for payloads that no storer takes, and ScheduleFull.
+        """
+        await self._engine.publisher.plan(payloads, urgent=False)
+        self._engine.upkeep.planned()
+
     async def withdraw(self, payloads: Sequence[Payload]) -> PublishReport:
         """Store signed tombstones of our records; they are not republished.
 
@@ -188,27 +203,44 @@ class DhtNode:
         self._engine.upkeep.planned()
         return report
 
-    async def withdraw_all(self) -> PublishReport:
+    async def withdraw_all(self, *, timeout_s: float = LEAVE_TIMEOUT_S) -> bool:
         """Take our leave: withdraw all but the `peer` records, which then say that we are away.
 
-        All contacts hear it, not only those who store that record. Requests of others are not
-        answered any more: `close` comes next.
+        Names go first and words last: what is not withdrawn in time (the answer is False then)
+        expires by itself, and a word that leads to no name does the least harm. All contacts hear
+        of the leave, not only those who store our record. Requests of others are not answered any
+        more: `close` comes next.
         """
+        publisher = self._engine.publisher
+        try:
+            async with asyncio.timeout(timeout_s):
+                for kinds in LEAVING_WAVES:
+                    await publisher.withdraw(self.schedule.leaving(kinds))
+                in_time = True
+        except TimeoutError:
+            in_time = False
+        await self._say_farewell()
+        return in_time
+
+    async def _say_farewell(self) -> None:
+        """Publish that we are away, and tell it to all contacts."""
+        publisher = self._engine.publisher
         now_ms = self.now_ms()
-        planned = self.schedule.withdraw_all(now_ms=now_ms)
+        planned: list[bytes] = []
         farewell: bytes | None = None
-        for payload in self.schedule.payloads():
+        for payload in self.schedule.payloads((Kind.PEER,)):
             if isinstance(payload, PeerPayload):
                 away = msgspec.structs.replace(payload, here_until_ms=now_ms)
                 planned.append(self.schedule.add(away, now_ms=now_ms))
                 farewell = farewell if payload.under_nickname else planned[-1]
-        report = await self._engine.publisher.publish_planned(planned)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AWAY_TIMEOUT_S):
+                await publisher.publish_planned(planned)
         self._own.leaving = True
         if farewell is not None:
             contacts = self._engine.table.closest(self.peer_id, FAREWELLS_MAX)
             hearers = [candidate_of(each) for each in contacts]
-            await self._engine.publisher.tell(farewell, hearers, at_most_s=FAREWELL_TIMEOUT_S)
-        return report
+            await publisher.tell(farewell, hearers, at_most_s=FAREWELL_TIMEOUT_S)
 
     # Reading
 

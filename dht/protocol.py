@@ -70,6 +70,8 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
         self.drops = drops
         self.sent = 0
         self.received = 0
+        self.sent_bytes = 0
+        self.received_bytes = 0
         self._sealer = sealer
         self._handler = handler
         self._entropy = entropy
@@ -111,6 +113,7 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take one datagram; whatever is wrong with it becomes a counter."""
         self.received += 1
+        self.received_bytes += len(data)
         address = source_of_datagram(addr[0], addr[1])
         if address is None:
             self.drops["source"] += 1
@@ -161,7 +164,9 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
         host = address.host
         if self._is_v6 and ":" not in host:
             host = f"::ffff:{host}"
-        self.transport.sendto(self._sealer.seal(plain), (host, address.port))
+        data = self._sealer.seal(plain)
+        self.sent_bytes += len(data)
+        self.transport.sendto(data, (host, address.port))
 
     def _take(self, plain: bytes, address: Address) -> None:
         frame = wire.split_frame(plain)

@@ -13,12 +13,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from dht.acks import Receipt
 from dht.calling import Caller
 from dht.config import DhtConfig
-from dht.errors import DhtError, ScheduleFull
+from dht.errors import BusyStorer, DhtError, ScheduleFull
 from dht.heat import needs_shard
 from dht.lookup import Candidate, Goal
 from dht.reads import Reader, Spawn
@@ -26,12 +26,15 @@ from dht.records import Payload, Record, encode_record
 from dht.routing import Table
 from dht.schedule import Draft, PublishSchedule, sign_draft
 from dht.self_view import SelfView
-from dht.storage import RecordStore, Verdict
+from dht.storage import RecordStore, Stored, Verdict
+from dht.turns import NOTE_TURN, PLAN_TURN, SIGN_TURN, turns
 
 RECORD_HEAD_BYTES = 3
 """What msgpack writes before a record, at most."""
 BATCH_RECORDS_MAX = 32
 BULK_BATCH_RECORDS_MAX = 500
+SWEEP_DRAFTS_MAX = 2_048
+"""Drafts signed and on their way at once: it bounds what a long sweep holds in memory."""
 
 
 class BulkStorer(Protocol):
@@ -71,6 +74,8 @@ class _Outcome:
     refused: set[bytes] = field(default_factory=set)
     """Who has no room for it under its own key, ourselves perhaps among them."""
     here: bool = False
+    is_busy: bool = False
+    """Some storer was too busy for it: it is sent again soon."""
     is_sent: bool = False
     """The closest were sent it; one that answers later is sent it then."""
     is_reported: bool = False
@@ -120,42 +125,65 @@ class Publisher:
         self._lookups = asyncio.Semaphore(config.lookups_max)
         self._stores = asyncio.Semaphore(config.stores_max)
         self.bulk: BulkStorer | None = None
+        self.on_clock: Callable[[bytes, int], None] = lambda _, __: None
+        """Told a storer's wall time where that is why it refused a record."""
 
     async def publish(
         self, payloads: Sequence[Payload], *, expires_ms: int | None = None
     ) -> PublishReport:
         """Plan payloads and publish them now; BadRecord or ScheduleFull when they are not fit."""
-        now_ms = self._wall_ms()
-        planned = [
-            self._schedule.add(payload, now_ms=now_ms, expires_ms=expires_ms)
-            for payload in payloads
-        ]
-        return await self.publish_planned(planned)
+        return await self.publish_planned(await self.plan(payloads, expires_ms=expires_ms))
+
+    async def plan(
+        self, payloads: Sequence[Payload], *, expires_ms: int | None = None, urgent: bool = True
+    ) -> list[bytes]:
+        """Plan payloads and return their drafts' ids; BadRecord or ScheduleFull."""
+        planned: list[bytes] = []
+        async for some in turns(payloads, PLAN_TURN):
+            now_ms = self._wall_ms()
+            planned += [
+                self._schedule.add(each, now_ms=now_ms, expires_ms=expires_ms, urgent=urgent)
+                for each in some
+            ]
+        return planned
 
     async def publish_planned(self, draft_ids: Sequence[bytes]) -> PublishReport:
         """Publish drafts of the schedule now and report on them in the order given."""
-        drafts = self._schedule.take(draft_ids, now_ms=self._wall_ms())
-        outcomes = {each.draft.draft_id: each for each in await self._send(drafts, urgent=True)}
-        found = [outcomes.get(draft_id) for draft_id in draft_ids]
+        acknowledged: dict[bytes, int] = {}
+        here: set[bytes] = set()
+        in_order = self._schedule.in_order(draft_ids)
+        for start in range(0, len(in_order), SWEEP_DRAFTS_MAX):
+            some = in_order[start : start + SWEEP_DRAFTS_MAX]
+            drafts = self._schedule.take(some, now_ms=self._wall_ms())
+            for outcome in await self._send(drafts, urgent=True):
+                acknowledged[outcome.draft.draft_id] = len(outcome.storers)
+                if outcome.here:
+                    here.add(outcome.draft.draft_id)
         return PublishReport(
-            tuple(len(each.storers) if each else 0 for each in found),
-            tuple(each.here if each else False for each in found),
+            tuple(acknowledged.get(draft_id, 0) for draft_id in draft_ids),
+            tuple(draft_id in here for draft_id in draft_ids),
         )
+
+    async def withdraw(self, draft_ids: Sequence[bytes]) -> PublishReport:
+        """Publish tombstones of drafts of the schedule."""
+        async for some in turns(draft_ids, NOTE_TURN):
+            self._schedule.withdraw_drafts(some, now_ms=self._wall_ms())
+        return await self.publish_planned(draft_ids)
 
     async def tell(
         self, draft_id: bytes, candidates: Sequence[Candidate], *, at_most_s: float
     ) -> None:
         """Give one of our records to these peers, close to its key or not."""
         drafts = self._schedule.take([draft_id], now_ms=self._wall_ms())
-        outcomes = self._outcomes(drafts)
+        outcomes = await self._signed(drafts)
         if outcomes:
             sends = [(candidate, outcomes) for candidate in candidates]
             await self._send_all(sends, at_most_s=at_most_s)
-            self._report(outcomes)
+            await self._report(outcomes)
 
-    async def sweep(self, limit: int) -> int:
-        """Publish what is due and return how many drafts that was."""
-        drafts = self._schedule.due(self._wall_ms(), limit)
+    async def sweep(self) -> int:
+        """Publish what is due, a bounded part of it, and return how many drafts that was."""
+        drafts = self._schedule.due(self._wall_ms(), SWEEP_DRAFTS_MAX)
         await self._send(drafts)
         return len(drafts)
 
@@ -176,40 +204,45 @@ class Publisher:
         """Publish drafts, and their shards where need be: those not due either when `urgent`."""
         if not drafts:
             return []
-        outcomes = self._outcomes(drafts)
+        outcomes = await self._signed(drafts)
         await self._find_storers(outcomes)
         batches: dict[bytes, tuple[Candidate, list[_Outcome]]] = {}
-        for outcome in outcomes:
-            outcome.is_sent = True
-            outcome.here = self._keep_here(outcome)
-            for candidate in outcome.closest:
-                batches.setdefault(candidate.peer_id, (candidate, []))[1].append(outcome)
+        async for some in turns(outcomes, SIGN_TURN):
+            for outcome in some:
+                outcome.is_sent = True
+                outcome.here = self._keep_here(outcome)
+                for candidate in outcome.closest:
+                    batches.setdefault(candidate.peer_id, (candidate, []))[1].append(outcome)
         await self._send_all(batches.values())
-        self._report(outcomes)
+        await self._report(outcomes)
         await self._send_shards([each for each in outcomes if each.needs_shard()], urgent)
         return outcomes
 
     async def _send_shards(self, outcomes: Sequence[_Outcome], urgent: bool) -> None:
         """Publish words under their shards, which count as if their own keys had taken them."""
-        now_ms = self._wall_ms()
         sharded: dict[bytes, _Outcome] = {}
-        for outcome in outcomes:
-            try:
+        async for some in turns(outcomes, PLAN_TURN):
+            now_ms = self._wall_ms()
+            for outcome in some:
                 draft_id = outcome.draft.draft_id
-                shard_id = self._schedule.add_shard(draft_id, now_ms=now_ms, urgent=urgent)
-            except ScheduleFull:
-                self._drops["shard-unplanned"] += 1
-                return
-            if shard_id is not None:
-                sharded[shard_id] = outcome
-        for sent in await self._send(self._schedule.take(sharded, now_ms=now_ms)):
+                try:
+                    shard_id = self._schedule.add_shard(draft_id, now_ms=now_ms, urgent=urgent)
+                except ScheduleFull:
+                    self._drops["shard-unplanned"] += 1
+                    continue
+                if shard_id is not None:
+                    sharded[shard_id] = outcome
+        for sent in await self._send(self._schedule.take(sharded, now_ms=self._wall_ms())):
             outcome = sharded[sent.draft.draft_id]
             outcome.storers |= sent.storers
             outcome.here = outcome.here or sent.here
 
-    def _outcomes(self, drafts: Sequence[Draft]) -> list[_Outcome]:
+    async def _signed(self, drafts: Sequence[Draft]) -> list[_Outcome]:
         identity, network_id = self._own.identity, self._own.network.network_id
-        return [_Outcome(draft, sign_draft(identity, network_id, draft)) for draft in drafts]
+        outcomes: list[_Outcome] = []
+        async for some in turns(drafts, SIGN_TURN):
+            outcomes += [_Outcome(each, sign_draft(identity, network_id, each)) for each in some]
+        return outcomes
 
     async def _find_storers(self, outcomes: Sequence[_Outcome]) -> None:
         """Find the closest peers of each key, in key order, with few lookups.
@@ -240,6 +273,7 @@ class Publisher:
                 await self._send_to(candidate, wanted)
 
         async with self._lookups:
+            self._drops["publish-lookups"] += 1
             closest = await self._reader.closest(key, Goal.WRITE, on_late=store_late)
         for outcome in outcomes:
             outcome.closest = list(closest)
@@ -282,16 +316,31 @@ class Publisher:
             return
         for outcome, stored in zip(outcomes, receipt.stored, strict=False):
             self._drops[f"ack-{stored.verdict.name.lower()}"] += 1
-            if stored.verdict is Verdict.OK:
-                outcome.storers.add(receipt.storer_id)
+            self._note(outcome, receipt.storer_id, stored)
+
+    def _note(self, outcome: _Outcome, storer_id: bytes, stored: Stored) -> None:
+        """Draw the consequences of one verdict."""
+        match stored.verdict:
+            case Verdict.OK:
+                outcome.storers.add(storer_id)
                 if outcome.is_reported:
-                    self._report([outcome])
-            elif stored.verdict is Verdict.HOT:
-                outcome.refused.add(receipt.storer_id)
-            elif stored.verdict is Verdict.STALE and stored.sequence is not None:
-                self._schedule.stale(
-                    outcome.draft.draft_id, stored.sequence, now_ms=self._wall_ms()
-                )
+                    self._report_one(outcome, self._wall_ms())
+            case Verdict.STALE:
+                if stored.sequence is not None:
+                    self._schedule.stale(
+                        outcome.draft.draft_id, stored.sequence, now_ms=self._wall_ms()
+                    )
+            case Verdict.CLOCK:
+                if stored.our_ms is not None:
+                    self.on_clock(storer_id, stored.our_ms)
+            case Verdict.HOT:
+                outcome.refused.add(storer_id)
+            case Verdict.BUSY:
+                outcome.is_busy = True
+            case Verdict.FULL | Verdict.BAD:
+                pass
+            case _:
+                assert_never(stored.verdict)
 
     async def _store_each(
         self, candidate: Candidate, batches: Sequence[Sequence[Record]], *, bulk: bool
@@ -309,10 +358,13 @@ class Publisher:
         self, candidate: Candidate, batch: Sequence[Record], *, bulk: bool = False
     ) -> Receipt | None:
         async with self._stores:
+            self._drops["store-calls"] += 1
             try:
                 if bulk and self.bulk is not None:
                     return await self.bulk.store(candidate, batch)
                 return await self._caller.store(candidate, batch)
+            except BusyStorer:
+                return Receipt(candidate.peer_id, (Stored(Verdict.BUSY),) * len(batch))
             except DhtError:
                 self._drops["store-lost"] += 1
                 return None
@@ -327,7 +379,7 @@ class Publisher:
         batches: list[list[Record]] = []
         left_bytes = 0
         for record in records:
-            size_bytes = len(encode_record(record)) + RECORD_HEAD_BYTES
+            size_bytes = 0 if bulk else len(encode_record(record)) + RECORD_HEAD_BYTES
             fits = bulk or size_bytes <= left_bytes
             if not batches or not fits or len(batches[-1]) >= count_max:
                 batches.append([])
@@ -336,18 +388,22 @@ class Publisher:
             left_bytes -= size_bytes
         return batches
 
-    def _report(self, outcomes: Sequence[_Outcome]) -> None:
-        now_ms = self._wall_ms()
-        for each in outcomes:
-            each.is_reported = True
-            draft = each.draft
-            self._schedule.stored(
-                draft.draft_id,
-                len(each.storers),
-                sequence=draft.sequence,
-                now_ms=now_ms,
-                has_shard=each.needs_shard() and bool(each.refused - {self._own.peer_id}),
-            )
+    async def _report(self, outcomes: Sequence[_Outcome]) -> None:
+        async for some in turns(outcomes, NOTE_TURN):
+            now_ms = self._wall_ms()
+            for each in some:
+                self._report_one(each, now_ms)
+
+    def _report_one(self, outcome: _Outcome, now_ms: int) -> None:
+        outcome.is_reported = True
+        self._schedule.stored(
+            outcome.draft.draft_id,
+            len(outcome.storers),
+            sequence=outcome.draft.sequence,
+            now_ms=now_ms,
+            has_shard=outcome.needs_shard() and bool(outcome.refused - {self._own.peer_id}),
+            busy=outcome.is_busy,
+        )
 
 
 def _joined(receipts: Sequence[Receipt]) -> Receipt | None:

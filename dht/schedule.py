@@ -4,33 +4,38 @@ Owns the drafts of our records: payload, sequence and due time. Pure: it is give
 milliseconds and a random.Random. It must not know storers, sockets, SQLite or our private key: a
 shell signs what `due` hands out, sends it and reports what became of it.
 
-Inputs: `add`, `withdraw`, `withdraw_all`, and a shell's reports `stored`, `failed`, `stale`,
-`reachable`. Outputs: `due`, `next_due_ms`, `rows` and `take_changes` for a shell that persists.
+Inputs: `add`, `withdraw`, `withdraw_drafts`, and a shell's reports `stored`, `failed`, `stale`,
+`lost`, `reachable`. Outputs: `due`, `take`, `next_due_ms`; `rows` and `take_changes` for a shell
+that persists.
 
 States of a draft: waiting (until `due_ms`) → in flight (handed out; comes back by itself after
 `in_flight_ms_max`, so that a lost report only delays) → waiting for its next republishing, or for a
 retry. A withdrawn draft goes the same way and is forgotten once one other peer has its tombstone.
 
+When anything is due, what is due soon goes along: neighbouring keys have the same storers, so that
+one long sweep costs far fewer calls than many short ones.
+
 Invariants: one draft an identity; each hand-out has a higher sequence than all before it; a draft
-that lives on is published again before the records that others keep have expired.
+that lives on is published again before the records that others keep have expired; a tombstone
+expires no earlier than anything that was published before it, whatever our clock did meanwhile.
 """
 
 import bisect
 import hashlib
+import heapq
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
+from dht.drafts import Draft, ScheduleChanges, ScheduleConfig, ScheduleRow, sign_draft
 from dht.errors import BadRecord, ScheduleFull
 from dht.records import (
-    DAY_MS,
+    CLOCK_AHEAD_MAX_MS,
     INTEGER_MAX,
     LIFETIME_MS,
     Kind,
     Payload,
-    Record,
     WordPayload,
     decode_payload,
     encode_payload,
@@ -38,76 +43,26 @@ from dht.records import (
     in_shard,
     key_of,
     kind_of,
-    sign_record,
     sub_key_of,
 )
 from identity.encoding import length_prefixed
-from identity.keys import Identity
+
+__all__ = [
+    "Draft",
+    "PublishSchedule",
+    "ScheduleChanges",
+    "ScheduleConfig",
+    "ScheduleRow",
+    "sign_draft",
+]
 
 DRAFT_ID_BYTES = 20
 LEAVING_KINDS = (Kind.NAME, Kind.CONTENT, Kind.WORD, Kind.MAIL)
 BACKOFF_DOUBLINGS_MAX = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleConfig:
-    """How often our records are published."""
-
-    drafts_max: int = 200_000
-    """Records of our own; more raise ScheduleFull."""
-    republish_ms_max: int = 12 * 60 * 60 * 1000
-    """Republish at half life, but no later: storers go long before 30 days are over."""
-    jitter: float = 0.1
-    """Spread of the republishing times, so that peers that joined together do not burst."""
-    retry_ms: int = 5_000
-    """The first retry after a failure; doubles each time."""
-    retry_ms_max: int = 10 * 60 * 1000
-    """The longest pause between retries."""
-    in_flight_ms_max: int = 60_000
-    """A draft without a report for so long is due again."""
-    stale_pause_ms: int = 60_000
-    """A storer's claim of a newer sequence is heeded once in this time for each draft."""
-    sequence_ahead_ms_max: int = 366 * DAY_MS
-    """Claims further ahead of our clock are lies: they would use up the sequence numbers."""
-
-    def __post_init__(self) -> None:
-        assert 0 <= self.jitter < 0.5
-        assert 0 < self.retry_ms <= self.retry_ms_max
-        assert min(self.drafts_max, self.republish_ms_max, self.in_flight_ms_max) > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """One of our records, ready to be signed by `sign_draft`."""
-
-    draft_id: bytes
-    key: bytes
-    payload: Payload
-    sequence: int
-    issued_ms: int
-    expires_ms: int
-    withdrawn: bool
-
-
-class ScheduleRow(msgspec.Struct, frozen=True, array_like=True):
-    """One draft as a shell persists it; `draft_id` is its row's key."""
-
-    draft_id: bytes
-    kind: int
-    payload: bytes
-    sequence: int
-    due_ms: int
-    until_ms: int | None
-    failures: int
-    withdrawn: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleChanges:
-    """Rows to put and rows to delete."""
-
-    saved: tuple[ScheduleRow, ...]
-    deleted: tuple[bytes, ...]
+DUE_SLACK_MAX = 1_024
+"""Outdated entries that the queue of due times may hold beside those that count."""
+SORTED_SHARE = 8
+"""Up to this fraction of all drafts, sorting those wanted is cheaper than going through all."""
 
 
 @dataclass(slots=True)
@@ -124,19 +79,8 @@ class _Plan:
     withdrawn: bool = False
     stale_ms: int | None = None
     again: bool = False
-
-
-def sign_draft(identity: Identity, network_id: bytes, draft: Draft) -> Record:
-    """Sign what `due` handed out."""
-    return sign_record(
-        identity,
-        network_id,
-        draft.payload,
-        sequence=draft.sequence,
-        issued_ms=draft.issued_ms,
-        expires_ms=draft.expires_ms,
-        withdrawn=draft.withdrawn,
-    )
+    issued_ms: int = 0
+    in_flight: bool = False
 
 
 class PublishSchedule:
@@ -157,7 +101,9 @@ class PublishSchedule:
         # (key, draft id) in order: a sweep visits neighbouring keys, which have the same storers.
         self._order: list[tuple[bytes, bytes]] = []
         self._swept: tuple[bytes, bytes] = (b"", b"")
-        self._next_due_ms: int | None = None
+        # When which draft is due or over; an entry counts while its draft still says the same.
+        self._due: list[tuple[int, bytes]] = []
+        self._ends: list[tuple[int, bytes]] = []
         self._changed: dict[bytes, None] = {}
         self._deleted: dict[bytes, None] = {}
 
@@ -191,7 +137,7 @@ class PublishSchedule:
         same = plan.payload == payload and plan.until_ms == expires_ms and not plan.withdrawn
         if urgent or not same or plan.sequence == 0:
             plan.payload = payload
-            plan.until_ms = expires_ms
+            self._set_end(plan, expires_ms)
             plan.withdrawn = False
             plan.failures = 0
             self._set_due(plan, now_ms)
@@ -227,25 +173,30 @@ class PublishSchedule:
         ]
         return [each for each in sharded if self.draft_id_of(each) in self._plans]
 
-    def withdraw_all(self, *, now_ms: int, kinds: Sequence[Kind] = LEAVING_KINDS) -> list[bytes]:
-        """Plan tombstones for all drafts of these kinds and return their ids, in key order.
+    def leaving(self, kinds: Sequence[Kind] = LEAVING_KINDS) -> list[bytes]:
+        """List the drafts of these kinds that are not withdrawn yet, in key order.
 
         `peer` records are left out by default: who is away must still be found and sent to. Publish
         one with a `here_until_ms` in the past instead.
         """
-        leaving = [
-            plan
-            for plan in (self._plans[draft_id] for _, draft_id in self._order)
-            if not plan.withdrawn and kind_of(plan.payload) in kinds
+        plans = [self._plans[draft_id] for _, draft_id in self._order]
+        return [
+            plan.draft_id for plan in plans if not plan.withdrawn and kind_of(plan.payload) in kinds
         ]
-        for plan in leaving:
-            self._withdraw(plan, now_ms)
-        return [plan.draft_id for plan in leaving]
 
-    def payloads(self) -> list[Payload]:
+    def withdraw_drafts(self, draft_ids: Iterable[bytes], *, now_ms: int) -> None:
+        """Plan tombstones for these drafts; unknown ones are ignored."""
+        for draft_id in draft_ids:
+            plan = self._plans.get(draft_id)
+            if plan is not None and not plan.withdrawn:
+                self._withdraw(plan, now_ms)
+
+    def payloads(self, kinds: Sequence[Kind] = tuple(Kind)) -> list[Payload]:
         """List what is published, withdrawals left out, in the order of keys."""
         plans = [self._plans[draft_id] for _, draft_id in self._order]
-        return [plan.payload for plan in plans if not plan.withdrawn]
+        return [
+            plan.payload for plan in plans if not plan.withdrawn and kind_of(plan.payload) in kinds
+        ]
 
     def _plan_for(self, payload: Payload) -> _Plan:
         draft_id = self.draft_id_of(payload)
@@ -264,7 +215,7 @@ class PublishSchedule:
         bisect.insort(self._order, (plan.key, plan.draft_id))
 
     def _withdraw(self, plan: _Plan, now_ms: int) -> None:
-        plan.until_ms = now_ms + LIFETIME_MS[kind_of(plan.payload)]
+        self._set_end(plan, now_ms + LIFETIME_MS[kind_of(plan.payload)])
         plan.payload = identifying(plan.payload)
         plan.withdrawn = True
         plan.failures = 0
@@ -272,49 +223,80 @@ class PublishSchedule:
 
     def _set_due(self, plan: _Plan, due_ms: int) -> None:
         plan.due_ms = due_ms
-        if self._next_due_ms is None or due_ms < self._next_due_ms:
-            self._next_due_ms = due_ms
+        plan.in_flight = False
         self._changed[plan.draft_id] = None
+        heapq.heappush(self._due, (due_ms, plan.draft_id))
+        if len(self._due) > 2 * len(self._plans) + DUE_SLACK_MAX:
+            self._due = [(each.due_ms, each.draft_id) for each in self._plans.values()]
+            heapq.heapify(self._due)
+
+    def _set_end(self, plan: _Plan, until_ms: int | None) -> None:
+        plan.until_ms = until_ms
+        if until_ms is None:
+            return
+        heapq.heappush(self._ends, (until_ms, plan.draft_id))
+        if len(self._ends) > 2 * len(self._plans) + DUE_SLACK_MAX:
+            ending = [each for each in self._plans.values() if each.until_ms is not None]
+            self._ends = [(each.until_ms or 0, each.draft_id) for each in ending]
+            heapq.heapify(self._ends)
 
     # --- what to publish now --------------------------------------------------------------------
 
     def next_due_ms(self) -> int | None:
         """Tell when `due` can have something, never later than it has; None without drafts."""
-        return self._next_due_ms
+        while self._due:
+            due_ms, draft_id = self._due[0]
+            plan = self._plans.get(draft_id)
+            if plan is not None and plan.due_ms == due_ms:
+                return due_ms
+            heapq.heappop(self._due)
+        return None
 
     def due(self, now_ms: int, limit: int) -> list[Draft]:
-        """Hand out at most `limit` due drafts in the order of their keys.
+        """Hand out at most `limit` due drafts, and what goes along, in the order of their keys.
 
         Each counts as in flight until it is reported on. A sweep goes on where the last one
         stopped, so that failing drafts on low keys starve nobody.
         """
-        if self._next_due_ms is None or not self._is_due(self._next_due_ms, now_ms):
-            return []
         self._forget_ended(now_ms)
+        next_ms = self.next_due_ms()
+        if next_ms is None or not self._is_due(next_ms, now_ms):
+            return []
         start = bisect.bisect_right(self._order, self._swept)
         # Keys below the last one swept come in the next call: each call is one ordered run.
-        drafts = self._take(self._order[start:], now_ms, limit)
-        if not drafts:
-            drafts = self._take(self._order[:start], now_ms, limit)
-        self._next_due_ms = min((plan.due_ms for plan in self._plans.values()), default=None)
-        return drafts
+        drafts = self._take(range(start, len(self._order)), now_ms, limit)
+        return drafts or self._take(range(start), now_ms, limit)
 
     def take(self, draft_ids: Iterable[bytes], *, now_ms: int) -> list[Draft]:
         """Hand out these drafts now, due or not, in key order: for a publish somebody waits on."""
-        wanted = set(draft_ids)
-        plans = [self._plans[draft_id] for _, draft_id in self._order if draft_id in wanted]
+        plans = [self._plans[draft_id] for draft_id in self.in_order(draft_ids)]
         return [self._hand_out(plan, now_ms) for plan in plans if not _is_over(plan, now_ms)]
 
-    def _take(self, order: list[tuple[bytes, bytes]], now_ms: int, limit: int) -> list[Draft]:
+    def in_order(self, draft_ids: Iterable[bytes]) -> list[bytes]:
+        """Return the known ones of these drafts in the order of their keys, each once."""
+        wanted = {draft_id for draft_id in draft_ids if draft_id in self._plans}
+        if len(wanted) * SORTED_SHARE > len(self._order):
+            return [draft_id for _, draft_id in self._order if draft_id in wanted]
+        return [
+            draft_id for _, draft_id in sorted((self._plans[each].key, each) for each in wanted)
+        ]
+
+    def _take(self, places: range, now_ms: int, limit: int) -> list[Draft]:
         drafts: list[Draft] = []
-        for place in order:
+        for number in places:
             if len(drafts) == limit:
                 break
+            place = self._order[number]
             plan = self._plans[place[1]]
-            if self._is_due(plan.due_ms, now_ms):
+            if self._is_due(plan.due_ms, now_ms) or self._goes_along(plan, now_ms):
                 drafts.append(self._hand_out(plan, now_ms))
                 self._swept = place
         return drafts
+
+    def _goes_along(self, plan: _Plan, now_ms: int) -> bool:
+        """Take along what was stored and is to be republished soon; retries keep their pauses."""
+        soon = plan.due_ms <= now_ms + self._config.along_ms
+        return soon and not plan.in_flight and not plan.failures
 
     def _is_due(self, due_ms: int, now_ms: int) -> bool:
         """Take a due time beyond anything we plan as due: it was set by a clock that was ahead."""
@@ -324,7 +306,12 @@ class PublishSchedule:
         plan.sequence = min(max(now_ms, plan.sequence + 1), INTEGER_MAX)
         plan.again = False
         self._set_due(plan, now_ms + self._config.in_flight_ms_max)
-        expires_ms = now_ms + LIFETIME_MS[kind_of(plan.payload)]
+        plan.in_flight = True
+        issued_ms = now_ms
+        if plan.withdrawn:  # else it would expire before a record issued by a clock that was ahead
+            issued_ms = max(now_ms, min(plan.issued_ms, now_ms + CLOCK_AHEAD_MAX_MS))
+        plan.issued_ms = max(plan.issued_ms, issued_ms)
+        expires_ms = issued_ms + LIFETIME_MS[kind_of(plan.payload)]
         if plan.until_ms is not None and not plan.withdrawn:
             expires_ms = min(expires_ms, plan.until_ms)
         return Draft(
@@ -332,15 +319,18 @@ class PublishSchedule:
             plan.key,
             plan.payload,
             plan.sequence,
-            now_ms,
+            issued_ms,
             expires_ms,
             plan.withdrawn,
         )
 
     def _forget_ended(self, now_ms: int) -> None:
         """Forget mail records past their expiry, and tombstones of what has expired by itself."""
-        for plan in [plan for plan in self._plans.values() if _is_over(plan, now_ms)]:
-            self._forget(plan)
+        while self._ends and self._ends[0][0] <= now_ms:
+            until_ms, draft_id = heapq.heappop(self._ends)
+            plan = self._plans.get(draft_id)
+            if plan is not None and plan.until_ms == until_ms:
+                self._forget(plan)
 
     def _forget(self, plan: _Plan) -> None:
         del self._plans[plan.draft_id]
@@ -361,18 +351,20 @@ class PublishSchedule:
         now_ms: int,
         sequence: int | None = None,
         has_shard: bool = False,
+        busy: bool = False,
     ) -> None:
         """Report how many other peers acknowledged a draft; none at all is a failure.
 
         Not so where `has_shard`: they have no room and the record is in its shard. It is tried
         again when it is next due, and a withdrawal is done: what they refused they do not have.
+        A failure it is, too, where a storer was too `busy` for it.
         With the draft's `sequence`, a report on an older one is ignored: it says nothing about the
         one that is on its way by now.
         """
         plan = self._plans.get(draft_id)
         if plan is None or (sequence is not None and sequence < plan.sequence):
             return
-        if acks == 0 and not has_shard:
+        if (acks == 0 and not has_shard) or (busy and not plan.again):
             self.failed(draft_id, now_ms=now_ms)
         elif plan.again:
             plan.failures = 0
@@ -412,6 +404,12 @@ class PublishSchedule:
         self._set_due(plan, now_ms)
         return True
 
+    def lost(self, draft_id: bytes, *, now_ms: int) -> None:
+        """Report that a storer does not have what it acknowledged: it is published again now."""
+        plan = self._plans.get(draft_id)
+        if plan is not None:
+            self._set_due(plan, now_ms)
+
     def reachable(self, *, now_ms: int) -> None:
         """Report the first contact after being alone: what failed is due now."""
         for plan in self._plans.values():
@@ -429,13 +427,15 @@ class PublishSchedule:
         """Give out all drafts to be persisted, in the order of keys."""
         return [_row_of(self._plans[draft_id]) for _, draft_id in self._order]
 
-    def take_changes(self) -> ScheduleChanges:
-        """Give out what changed since the last call, once."""
-        saved = tuple(_row_of(self._plans[draft_id]) for draft_id in self._changed)
-        changes = ScheduleChanges(saved, tuple(self._deleted))
-        self._changed.clear()
-        self._deleted.clear()
-        return changes
+    def take_changes(self, limit: int | None = None) -> ScheduleChanges:
+        """Give out what changed since the last calls, once; `limit` rows of each kind at most."""
+        changed = list(itertools.islice(self._changed, limit))
+        deleted = tuple(itertools.islice(self._deleted, limit))
+        for draft_id in changed:
+            del self._changed[draft_id]
+        for draft_id in deleted:
+            del self._deleted[draft_id]
+        return ScheduleChanges(tuple(_row_of(self._plans[each]) for each in changed), deleted)
 
     def load(self, rows: Iterable[ScheduleRow]) -> int:
         """Take back persisted drafts and return how many were good; due times stay as they were."""
@@ -447,6 +447,7 @@ class PublishSchedule:
             if len(self._plans) >= self._config.drafts_max:
                 break
             self._insert(plan)
+            self._set_end(plan, row.until_ms)
             self._set_due(plan, row.due_ms)
             del self._changed[plan.draft_id]
             loaded += 1
@@ -464,9 +465,9 @@ class PublishSchedule:
             key=key_of(self._network_id, payload, self._public_key),
             payload=payload,
             sequence=row.sequence,
-            until_ms=row.until_ms,
             failures=max(0, row.failures),
             withdrawn=row.withdrawn,
+            issued_ms=min(max(0, row.issued_ms), INTEGER_MAX),
         )
 
 
@@ -484,4 +485,5 @@ def _row_of(plan: _Plan) -> ScheduleRow:
         plan.until_ms,
         plan.failures,
         plan.withdrawn,
+        plan.issued_ms,
     )

@@ -20,7 +20,8 @@ import collections
 import enum
 import hashlib
 import heapq
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -85,6 +86,7 @@ class Verdict(enum.IntEnum):
     FULL = 2
     CLOCK = 3
     BAD = 4
+    BUSY = 5
     HOT = 6
     """No room under a word's own key: the record belongs in the word's shard."""
 
@@ -167,15 +169,23 @@ class RecordStore:
 
     # --- taking ---------------------------------------------------------------------------------
 
-    def store(self, data: bytes | Record, *, now_ms: int, source_block: str = "") -> Stored:
+    def store(
+        self,
+        data: bytes | Record,
+        *,
+        now_ms: int,
+        source_block: str = "",
+        may_verify: Callable[[], bool] = lambda: True,
+    ) -> Stored:
         """Judge one record and keep it if it is good, new and within the caps.
 
         `source_block` is the public address block of whoever sent it, empty for other addresses.
-        The same record again is OK and costs no signature check. Never raises on remote input.
+        The same record again is OK and costs no signature check. `may_verify` is asked before a
+        check; where it says no, the verdict is BUSY. Never raises on remote input.
         """
         try:
             record = data if isinstance(data, Record) else decode_record(data)
-            stored = self._judge(record, now_ms=now_ms, source_block=source_block)
+            stored = self._judge(record, now_ms, source_block, may_verify)
         except BadRecord as error:
             self._counters[f"store-bad-{error.reason}"] += 1
             stored = _refusal(error.reason, now_ms)
@@ -214,7 +224,9 @@ class RecordStore:
         self._saved.pop(row.entry_id, None)
         return True
 
-    def _judge(self, record: Record, *, now_ms: int, source_block: str) -> Stored:
+    def _judge(
+        self, record: Record, now_ms: int, source_block: str, may_verify: Callable[[], bool]
+    ) -> Stored:
         """Check the cheap things first and the signature only of what would be stored."""
         self.expire(now_ms)
         entry_id = entry_id_of(record)
@@ -230,6 +242,8 @@ class RecordStore:
                 return Stored(Verdict.FULL)
             if self._is_key_full(record.key, group):
                 return Stored(self._refuse_for_room(record, payload, now_ms))
+        if not may_verify():
+            return Stored(Verdict.BUSY)
         verify_signature(record, self._network_id)
         return Stored(self._put(record, entry_id, source_block))
 
@@ -398,18 +412,18 @@ class RecordStore:
 
     # --- journal --------------------------------------------------------------------------------
 
-    def take_changes(self) -> Changes:
-        """Give out what changed since the last call, once."""
+    def take_changes(self, limit: int | None = None) -> Changes:
+        """Give out what changed since the last calls, once; `limit` rows of each kind at most."""
         saved: list[SavedRecord] = []
-        for entry_id, key in self._saved.items():
-            entry = self._find_entry(key, entry_id)
+        for entry_id in list(itertools.islice(self._saved, limit)):
+            entry = self._find_entry(self._saved.pop(entry_id), entry_id)
             assert entry is not None, "the journal names an entry that is not stored"
             data = encode_record(entry.record)
             saved.append(SavedRecord(entry_id, data, entry.source_block))
-        changes = Changes(tuple(saved), tuple(self._deleted))
-        self._saved.clear()
-        self._deleted.clear()
-        return changes
+        deleted = tuple(itertools.islice(self._deleted, limit))
+        for entry_id in deleted:
+            del self._deleted[entry_id]
+        return Changes(tuple(saved), deleted)
 
     def _note_deleted(self, entry_id: bytes) -> None:
         self._saved.pop(entry_id, None)

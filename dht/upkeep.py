@@ -18,10 +18,12 @@ from dht.publishing import Publisher
 from dht.reads import Reader
 from dht.records import Record
 from dht.routing import Table
-from dht.schedule import PublishSchedule, ScheduleRow
-from dht.storage import RecordStore, SavedRecord
+from dht.schedule import PublishSchedule, ScheduleChanges, ScheduleRow
+from dht.storage import Changes, RecordStore, SavedRecord
+from dht.turns import SAVE_TURN
 
-SWEEP_DRAFTS_MAX = 256
+NO_CHANGES = Changes((), ())
+NO_SCHEDULE_CHANGES = ScheduleChanges((), ())
 SWEEP_WAIT_MAX_S = 600.0
 HANDOFF_KEYS_MAX = 20_000
 HANDOFF_RECORDS_MAX = 2_000
@@ -88,8 +90,8 @@ class Upkeep:
             *([self._flush_loop] if self._persistence is not None else []),
         ]
 
-    def first_contact(self) -> None:
-        """Publish now what could not be published alone."""
+    def retry_failed(self) -> None:
+        """Publish now what nobody took: there is a first contact, or the right time."""
         self._schedule.reachable(now_ms=self._wall_ms())
         self._due.set()
 
@@ -109,16 +111,16 @@ class Upkeep:
         self._schedule.load(self._persistence.load_schedule())
         return list(self._persistence.load_contacts())
 
-    def flush(self) -> None:
-        """Give what changed to the persistence."""
+    async def flush(self) -> None:
+        """Give what changed to the persistence, a few rows at a time: each save blocks the loop."""
         if self._persistence is None:
             return
-        records = self._store.take_changes()
-        if records.saved or records.deleted:
+        while (records := self._store.take_changes(SAVE_TURN)) != NO_CHANGES:
             self._persistence.save_records(records.saved, records.deleted)
-        drafts = self._schedule.take_changes()
-        if drafts.saved or drafts.deleted:
+            await asyncio.sleep(0)
+        while (drafts := self._schedule.take_changes(SAVE_TURN)) != NO_SCHEDULE_CHANGES:
             self._persistence.save_schedule(drafts.saved, drafts.deleted)
+            await asyncio.sleep(0)
         rows = self._table.rows(self._clock(), self._wall_ms())
         shape = tuple((row.peer_id, row.address) for row in rows)
         # Times alone are not worth a write; an empty table must not erase what a rejoin needs.
@@ -129,7 +131,7 @@ class Upkeep:
     async def _sweep_loop(self) -> None:
         while True:
             self._due.clear()
-            while len(self._table) and await self._publisher.sweep(SWEEP_DRAFTS_MAX):
+            while len(self._table) and await self._publisher.sweep():
                 pass
             due_ms = self._schedule.next_due_ms()
             wait_s = SWEEP_WAIT_MAX_S
@@ -200,7 +202,7 @@ class Upkeep:
     async def _flush_loop(self) -> None:
         while True:
             await asyncio.sleep(self._config.flush_s)
-            self.flush()
+            await self.flush()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

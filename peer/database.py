@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,11 @@ class Database:
         """Run one statement in a transaction of its own; return how many rows it changed."""
         with self._explaining():
             return self._connection.execute(statement, values).rowcount
+
+    def run_many(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        """Run one statement for each of many rows; several times faster than one by one."""
+        with self._explaining():
+            self._connection.executemany(statement, rows)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

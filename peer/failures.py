@@ -115,6 +115,7 @@ EXIT_CODES: dict[str, ExitCode] = {
     "dht.errors.ScheduleFull": ExitCode.FULL,
     "dht.errors.BadMessage": ExitCode.UNREACHABLE,
     "dht.errors.NoAnswer": ExitCode.UNREACHABLE,
+    "dht.errors.BusyStorer": ExitCode.UNREACHABLE,
     "dht.errors.BadAnswer": ExitCode.UNREACHABLE,
     "dht.errors.Dropped": ExitCode.UNREACHABLE,
     "dht.hello.BadHello": ExitCode.UNREACHABLE,

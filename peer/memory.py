@@ -118,19 +118,11 @@ class _Table:
     def write(self) -> None:
         if self._begins_anew:
             self._database.run(f"DELETE FROM {self._table}")  # noqa: S608
-        for key, row in self._unsaved.items():
-            self._put(key, row)
+        gone = [(key,) for key, row in self._unsaved.items() if row is None]
+        put = [(key, row) for key, row in self._unsaved.items() if row is not None]
+        self._database.run_many(f"DELETE FROM {self._table} WHERE {self._key} = ?", gone)  # noqa: S608
+        self._database.run_many(f"INSERT OR REPLACE INTO {self._table} VALUES (?, ?)", put)  # noqa: S608
 
     def written(self) -> None:
         self._unsaved.clear()
         self._begins_anew = False
-
-    def _put(self, key: bytes, row: bytes | None) -> None:
-        if row is None:
-            self._database.run(f"DELETE FROM {self._table} WHERE {self._key} = ?", key)  # noqa: S608
-        else:
-            self._database.run(
-                f"INSERT OR REPLACE INTO {self._table} VALUES (?, ?)",  # noqa: S608
-                key,
-                row,
-            )

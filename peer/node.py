@@ -63,7 +63,17 @@ PEER_RECORD_REFRESH_S = 6 * 3600.0
 NOBODY_ANSWERS = "no peer of the network answers, so nothing can be found"
 NOBODY_ANSWERS_HINT = "check the connection, or ask a member for a new invite"
 TRAFFIC = frozenset(
-    {"ack-ok", "store-ok", "datagrams-sent", "datagrams-received", "stock-contacts"}
+    {
+        "ack-ok",
+        "store-ok",
+        "store-calls",
+        "publish-lookups",
+        "datagrams-sent",
+        "datagrams-received",
+        "bytes-sent",
+        "bytes-received",
+        "stock-contacts",
+    }
 )
 """Counters that tell of what went well; the others are drops."""
 PRESENCE_REFRESH_S = 15.0
@@ -331,12 +341,8 @@ class Peer:
         if self._control is not None:
             await self._control.stop()
         await self._background.close()
-        if self._is_ready:
-            try:
-                async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                    await self.core.dht.withdraw_all()
-            except TimeoutError:
-                _log.info("not every record was withdrawn in time; they expire by themselves")
+        if self._is_ready and not await self.core.dht.withdraw_all(timeout_s=LEAVE_TIMEOUT_S):
+            _log.info("not every record was withdrawn in time; they expire by themselves")
         if self._listener is not None:
             await self._listener.stop(0.5)
         if self._mail is not None:

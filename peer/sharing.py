@@ -103,10 +103,10 @@ class Sharing:
         return share
 
     async def resume(self) -> list[str]:
-        """After a start: drop shares whose file changed or went, publish the rest.
+        """After a start: drop shares whose file changed or went, plan the records of the rest.
 
         Returns a line for each share that was dropped. What the schedule says is not due yet is
-        not sent again.
+        not sent again; what is due goes out in the background.
         """
         dropped: list[str] = []
         kept: list[Share] = []
@@ -116,10 +116,11 @@ class Sharing:
                 kept.append(share)
             elif await self._drop(share):
                 dropped.append(f"{share.name!r} is no longer shared: {reason}")
-        # Commands are served already: what was put or unshared meanwhile has the last word.
-        still = [share for share in kept if self._core.catalog.share(share.name) == share]
-        if still:
-            await self._core.dht.publish([each for share in still for each in self.payloads(share)])
+        for share in kept:
+            # Commands are served already: what was put or unshared meanwhile has the last word.
+            if self._core.catalog.share(share.name) == share:
+                await self._core.dht.plan(self.payloads(share))
+            await asyncio.sleep(0)
         return dropped
 
     async def drop_changed(self, content_id: bytes, path: Path) -> None:

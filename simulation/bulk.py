@@ -61,7 +61,7 @@ class VirtualBulk:
         message_id = own.entropy(wire.MESSAGE_ID_BYTES)
         storer = await self._connect(candidate)
         self._count(encoded)
-        stored = storer.desk.store(encoded, self._peer.address.block, own.peer_id)
+        stored = await storer.intake.store(encoded, self._peer.address.block, own.peer_id)
         answer = storer.desk.acknowledge(encoded, stored, own.peer_id, message_id)
         return self._engine.caller.check_receipt(public_key, message_id, encoded, answer)
 

@@ -223,7 +223,8 @@ def test_leaving_withdraws_all_but_peer_records() -> None:
     schedule = make_schedule()
     for payload in one_of_each_kind():
         schedule.add(payload, now_ms=NOW_MS)
-    left = schedule.withdraw_all(now_ms=NOW_MS)
+    left = schedule.leaving()
+    schedule.withdraw_drafts(left, now_ms=NOW_MS)
     assert len(left) == 5
     assert [kind_of(payload) for payload in schedule.payloads()] == [Kind.PEER, Kind.PEER]
     withdrawn = [draft for draft in schedule.due(NOW_MS, 10) if draft.withdrawn]
