@@ -62,6 +62,14 @@ class DhtConfig:
     """Quiet contacts pinged in one round of upkeep."""
     refreshes_max: int = 2
     """Stale buckets refreshed in one round of upkeep."""
+    absent_max: int = 128
+    """Silent contacts and bootstrap nodes that are asked for again."""
+    absent_retry_min_s: float = 10.0
+    """First wait before a silent contact is asked for again; it doubles."""
+    absent_retry_max_s: float = 3600.0
+    """Longest wait between two such questions."""
+    seeks_max: int = 8
+    """Absent ones asked for at once."""
     handoff_s: float = 1.0
     """How long newcomers are gathered before records are handed to them."""
     handoff_holders: int = 2

@@ -181,6 +181,7 @@ class Engine:
             clock=self._clock,
             raw_wall_ms=self._raw_wall_ms,
             spawn=self._spawn,
+            rng=self._rng,
             drops=self.drops,
         )
 
@@ -273,6 +274,7 @@ class Engine:
         )
         self.membership.on_first_contact = self.upkeep.retry_failed
         self.membership.on_newcomer = self.upkeep.newcomer
+        self.membership.on_missed = self.upkeep.missed
         self.membership.on_clock_sample = self._tell_clock
         self.publisher.on_clock = self._on_clock_answer
 

@@ -7,10 +7,12 @@ answered a hello of ours.
 
 import asyncio
 import math
+import random
 import socket
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from dht.absent import Absent, Absentee
 from dht.calling import Caller, Proven
 from dht.clock import ClockWatch
 from dht.config import DhtConfig
@@ -54,6 +56,7 @@ class Membership:
         clock: Callable[[], float],
         raw_wall_ms: Callable[[], int],
         spawn: Spawn,
+        rng: random.Random,
         drops: Counter[str],
     ) -> None:
         self._table = table
@@ -66,6 +69,12 @@ class Membership:
         self._drops = drops
         self.patience = Patience(self._round_trip_bound_s)
         self._strangers: OrderedDict[bytes, Contact] = OrderedDict()
+        self.absent = Absent(
+            rng,
+            absent_max=config.absent_max,
+            retry_min_s=config.absent_retry_min_s,
+            retry_max_s=config.absent_retry_max_s,
+        )
         self._greeted: OrderedDict[tuple[bytes, Address], float] = OrderedDict()
         self._observed: OrderedDict[bytes, Address] = OrderedDict()
         self._farewells: OrderedDict[bytes, float] = OrderedDict()
@@ -75,6 +84,7 @@ class Membership:
         self.on_contact: Callable[[bytes, Address], None] | None = None
         self.on_first_contact: Callable[[], None] = lambda: None
         self.on_newcomer: Callable[[], None] = lambda: None
+        self.on_missed: Callable[[], None] = lambda: None
         self.on_clock_sample: Callable[[], None] = lambda: None
 
     def wire_up(self, caller: Caller, reader: Reader, bound: Address) -> None:
@@ -94,6 +104,8 @@ class Membership:
         known = self._table.contact(proven.peer_id)
         was_silent = self.patience.is_silent(proven.address, now=now)
         self.patience.answered(proven.address)
+        self.absent.back(proven.address)
+        self.absent.left(proven.peer_id)
         was_quiet = known is None or known.failures > 0 or was_silent
         was_alone = len(self._table) == 0
         contact = _contact_of(proven)
@@ -113,11 +125,15 @@ class Membership:
             self.on_contact(proven.peer_id, proven.address)
 
     def on_answered(self, peer_id: bytes, address: Address, rtt_s: float | None) -> None:
-        """Note an answer from a peer that proved itself earlier."""
+        """Note an answer from a peer that proved itself earlier; an evicted one is greeted anew."""
         self.patience.answered(address)
         known = self._table.contact(peer_id)
         was_quiet = known is not None and known.failures > 0
         good = self._table.answered(peer_id, address, self._clock(), rtt_s)
+        if good:
+            self.absent.back(address)
+        elif known is None and self._table.remembered(peer_id) is not None:
+            self.greet(peer_id, address, said_hello=False)
         if good and was_quiet and self.on_contact is not None:
             self.on_contact(peer_id, address)
 
@@ -127,11 +143,14 @@ class Membership:
         if known is not None and known.address != address:
             return
         self._strangers.pop(peer_id, None)
+        if known is not None:
+            self._miss(address, peer_id)
         self._table.failed(peer_id, self._clock())
 
     def on_farewell(self, peer_id: bytes) -> None:
         """Note that a peer has said that it leaves."""
         self._table.left(peer_id)
+        self.absent.left(peer_id)
         self._farewells[peer_id] = self._clock()
         self._farewells.move_to_end(peer_id)
         while len(self._farewells) > FAREWELLS_MAX:
@@ -182,7 +201,8 @@ class Membership:
         """
         before = len(self._table)
         targets = await self._targets(nodes)
-        for contact in remembered[: self._config.remembered_max]:
+        departed = self._table.departed()[-self._config.remembered_max :]
+        for contact in (*remembered[: self._config.remembered_max], *departed):
             targets.setdefault(contact.address, contact.peer_id)
         await asyncio.wait([self._spawn(self._join(targets))])
         return len(self._table) - before
@@ -197,6 +217,7 @@ class Membership:
                 await self._caller.hello(address, peer_id)
             except DhtError:
                 self._drops["bootstrap-silent"] += 1
+                self._miss(address, peer_id)
             finally:
                 open_count -= 1
                 progress.set()
@@ -321,13 +342,31 @@ class Membership:
         except DhtError:
             self._drops["ping-lost"] += 1
 
+    async def seek_absent(self, limit: int) -> int:
+        """Ask for those who are missed and due; return the contacts gained."""
+        before = len(self._table)
+        sought = self.absent.due(self._clock(), limit)
+        if sought:
+            await asyncio.wait([self._spawn(self._seek(each)) for each in sought])
+        return len(self._table) - before
+
+    async def _seek(self, absentee: Absentee) -> None:
+        try:
+            await self._caller.hello(absentee.address, absentee.peer_id)
+        except DhtError:
+            self._drops["absent-silent"] += 1
+
+    def _miss(self, address: Address, peer_id: bytes | None) -> None:
+        if self.absent.missed(Absentee(address, peer_id), self._clock()):
+            self.on_missed()
+
     async def ping_quiet(self, limit: int) -> None:
         """Ping the contacts unheard of for long."""
         oldest = self._clock() - self._config.quiet_contact_s
         quiet = [
             each
             for each in self._table.contacts()
-            if each.last_seen is None or each.last_seen < oldest or each.failures
+            if each.last_seen is None or each.last_seen < oldest
         ]
         quiet.sort(key=lambda each: each.last_seen or 0.0)
         candidates = [candidate_of(each) for each in quiet[:limit]]

@@ -77,6 +77,7 @@ class Upkeep:
         self._rng = rng
         self._due = asyncio.Event()
         self._newcomers = asyncio.Event()
+        self._missed = asyncio.Event()
         self._contacts_saved: tuple[tuple[bytes, str], ...] = ()
         self.may_retry_bootstrap = False
 
@@ -86,6 +87,7 @@ class Upkeep:
             self._sweep_loop,
             self._handoff_loop,
             self._care_loop,
+            self._seek_loop,
             self._retry_loop,
             *([self._flush_loop] if self._persistence is not None else []),
         ]
@@ -98,6 +100,10 @@ class Upkeep:
     def newcomer(self) -> None:
         """Hand records to newcomers soon."""
         self._newcomers.set()
+
+    def missed(self) -> None:
+        """Look at the absent again: somebody is missed."""
+        self._missed.set()
 
     def planned(self) -> None:
         """Look at the schedule again: something was planned."""
@@ -189,6 +195,15 @@ class Upkeep:
                 for target in stale[: self._config.refreshes_max]:
                     await self._reader.closest(target, Goal.REFRESH)
 
+    async def _seek_loop(self) -> None:
+        """Ask for whoever is missed; who is back may be from beyond a cut, with new neighbours."""
+        while True:
+            self._missed.clear()
+            due = self._membership.absent.next_due()
+            await _wait(self._missed, None if due is None else max(0.0, due - self._clock()))
+            if await self._membership.seek_absent(self._config.seeks_max) > 0:
+                await self._membership.join_neighbourhood()
+
     async def _retry_loop(self) -> None:
         wait_s = self._config.bootstrap_retry_min_s
         while True:
@@ -205,7 +220,7 @@ class Upkeep:
             await self.flush()
 
 
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:
     try:
         async with asyncio.timeout(timeout_s):
             await event.wait()
