@@ -9,8 +9,6 @@ from __future__ import annotations
 import shlex
 import unicodedata
 
-from peer.views import utc_seconds
-
 # Joiners belong to emoji and to several scripts, and neither moves nor hides anything.
 _HARMLESS_FORMATS = frozenset("\u200c\u200d")
 _SHOWN_AS_ESCAPE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -57,10 +55,16 @@ def human_span(seconds: float) -> str:
     return " ".join(parts)
 
 
+def _utc_seconds(utc: str) -> float:
+    from peer.views import utc_seconds  # not before a time is shown: views take a while to load
+
+    return utc_seconds(utc)
+
+
 def human_ago(utc: str, wall_s: float) -> str:
     """Say how long ago a moment was; "-" where the text is none."""
     try:
-        return f"{human_span(max(0.0, wall_s - utc_seconds(utc)))} ago"
+        return f"{human_span(max(0.0, wall_s - _utc_seconds(utc)))} ago"
     except ValueError:
         return "-"
 
@@ -68,7 +72,7 @@ def human_ago(utc: str, wall_s: float) -> str:
 def human_left(utc: str, wall_s: float) -> str:
     """Say how long there is until a moment; "-" where the text is none."""
     try:
-        return human_span(max(0.0, utc_seconds(utc) - wall_s))
+        return human_span(max(0.0, _utc_seconds(utc) - wall_s))
     except ValueError:
         return "-"
 

@@ -6,7 +6,6 @@ nothing is imported for errors that did not happen: local commands stay fast.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from enum import IntEnum
 
@@ -91,6 +90,8 @@ class BadConfig(Failure):
     exit_code = ExitCode.USAGE
 
 
+_CANCELLED = "asyncio.exceptions.CancelledError"
+
 # Dotted class path → exit code. Every public ShoalError that is no Failure stands here by itself
 # (a test walks them all); for the others the nearest class on the error's MRO decides.
 EXIT_CODES: dict[str, ExitCode] = {
@@ -161,7 +162,7 @@ EXIT_CODES: dict[str, ExitCode] = {
     "builtins.FileExistsError": ExitCode.USAGE,
     "builtins.TimeoutError": ExitCode.TIMED_OUT,
     "builtins.KeyboardInterrupt": ExitCode.INTERRUPTED,
-    "asyncio.exceptions.CancelledError": ExitCode.INTERRUPTED,
+    _CANCELLED: ExitCode.INTERRUPTED,
 }
 
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -182,7 +183,7 @@ def failure_of(error: BaseException) -> Failure:
             message = str(error)
     elif isinstance(error, OSError):
         message = _os_message(error)
-    elif isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+    elif code is ExitCode.INTERRUPTED:
         message = "interrupted"
     else:
         message = str(error) or type(error).__name__
@@ -194,7 +195,7 @@ def _innermost(error: BaseException) -> BaseException:
     for _ in range(_GROUP_DEPTH_MAX):
         if not isinstance(error, BaseExceptionGroup):
             break
-        causes = [e for e in error.exceptions if not isinstance(e, asyncio.CancelledError)]
+        causes = [each for each in error.exceptions if _CANCELLED not in _paths(each)]
         error = (causes or list(error.exceptions))[0]
     return error
 
@@ -202,11 +203,16 @@ def _innermost(error: BaseException) -> BaseException:
 def _exit_code(error: BaseException) -> ExitCode:
     if isinstance(error, OSError) and error.errno in _FULL_ERRNOS:
         return ExitCode.FULL
-    for kind in type(error).__mro__:
-        code = EXIT_CODES.get(f"{kind.__module__}.{kind.__qualname__}")
+    for path in _paths(error):
+        code = EXIT_CODES.get(path)
         if code is not None:
             return code
     return ExitCode.INTERNAL
+
+
+def _paths(error: BaseException) -> list[str]:
+    """Name the classes of an error, nearest first."""
+    return [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
 
 
 def _os_message(error: OSError) -> str:

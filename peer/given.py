@@ -5,7 +5,6 @@ Owns making these usable wherever and whenever the command is done. Standard lib
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from peer.failures import ExitCode, Failure
 
 if TYPE_CHECKING:
+    import asyncio
+
     from identity.address import Address
 
 _SECRET_BYTES_MAX = 65536
@@ -122,6 +123,8 @@ def leave_on_signals(leaving: asyncio.Event) -> None:
     So does the end of the terminal (SIGHUP), unless whoever started us had it ignored (nohup).
     A clean leave that hangs is cut short, so that a service manager never has to kill us.
     """
+    import asyncio
+
     loop = asyncio.get_running_loop()
 
     def leave() -> None:
