@@ -145,7 +145,10 @@ def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
 def search(
     settings: Settings, words: tuple[str, ...], limit: int, network_file: Path | None
 ) -> None:
-    """Find files whose names hold all the words; best first. Works with no peer running."""
+    """Find files whose names hold all the words; best first. Works with no peer running.
+
+    Words are whole; beside one, another may be a beginning: shoal search whale 'so*'.
+    """
     arguments = {"words": list(words), "limit": limit}
     _ask_or_do(settings, "search", arguments, network_file)
 

@@ -18,6 +18,7 @@ from dht.errors import BadAnswer, BusyStorer, NoAnswer
 from dht.intake import Intake
 from dht.lookup import Candidate
 from dht.records import RECORD_BYTES_MAX, Record, encode_record
+from dht.words import WORD_BYTES_MAX
 from identity.address import Address
 from identity.errors import ShoalError
 from identity.network import Network
@@ -77,6 +78,7 @@ class BulkService:
             or len(request.kinds) > wire.KINDS_MAX
             or len(request.words) > wire.WORDS_MAX
             or len(request.cursor) > wire.CURSOR_BYTES_MAX
+            or len(request.prefix) > WORD_BYTES_MAX
         ):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed request")
         left = min(request.records_max or FIND_RECORDS_MAX, FIND_RECORDS_MAX)
@@ -89,6 +91,7 @@ class BulkService:
                     tuple(request.words),
                     cursor,
                     withdrawn=request.withdrawn,
+                    prefix=request.prefix,
                 ),
                 min(left, BULK_RECORDS_MAX),
             )
@@ -150,6 +153,7 @@ class BulkClient:
             words=body.words,
             cursor=body.cursor,
             withdrawn=body.withdrawn,
+            prefix=body.prefix,
             records_max=records_max,
         )
         call = ask(request, timeout=CALL_TIMEOUT_S)

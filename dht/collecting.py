@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from dht.errors import BadRecord
+from dht.heat import Heat, agreed
 from dht.records import Kind, Payload, Record, check_record, decode_record
 from dht.storage import entry_id_of
 from dht.tracing import Held, Refused, Trace
@@ -17,9 +18,9 @@ Hit = tuple[Record, Payload]
 class Collector:
     """Merge records from several storers.
 
-    Inputs: `add(data)`, `add_own(record)`. Outputs: `hits()`, `on_hit` for each new or newer
-    live record. Invariants: one record an identity, that with the highest sequence; at most
-    records_max identities; withdrawn ones are kept only to hide what they withdraw.
+    Inputs: `add(data)`, `heard(teller, heat)`. Outputs: `hits()`, `on_hit` for each new or newer
+    live record, `heat(k)`. Invariants: one record an identity, that with the highest sequence; at
+    most records_max identities; withdrawn ones are kept only to hide what they withdraw.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Collector:
         self._on_hit = on_hit
         self.trace = trace
         self._found: dict[bytes, Hit] = {}
+        self._heats: dict[bytes, Heat] = {}
 
     @property
     def is_full(self) -> bool:
@@ -88,6 +90,16 @@ class Collector:
         if self.trace is not None:
             self.trace(Refused(teller, reason))
         return False
+
+    def heard(self, teller: bytes, heat: Heat) -> None:
+        """Note how hot the key is with one who was asked, or with ourselves."""
+        self._heats[teller] = heat
+
+    def heat(self, k: int) -> Heat:
+        """Conclude how hot the key is from the k closest that were heard."""
+        target = int.from_bytes(self._key)
+        closest = sorted(self._heats, key=lambda teller: int.from_bytes(teller) ^ target)[:k]
+        return agreed([self._heats[teller] for teller in closest])
 
     def hits(self) -> list[Hit]:
         """Return all live records, newest issue first."""

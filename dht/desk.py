@@ -169,4 +169,5 @@ class RecordDesk:
             after=body.cursor,
             limit=limit,
             withdrawn=body.withdrawn,
+            prefix=body.prefix,
         )

@@ -35,6 +35,12 @@ class BadRecord(DhtError):
         self.reason = fault
 
 
+class BadQuery(DhtError):
+    """That cannot be searched for."""
+
+    hint = "shoal search WORD... or, for how a further word begins, shoal search WORD 'PREFIX*'"
+
+
 class ScheduleFull(DhtError):
     """This peer publishes as many records as it may."""
 

@@ -20,7 +20,6 @@ from dht.collecting import Hit
 from dht.config import DhtConfig
 from dht.engine import Engine, OpenEndpoint, open_udp
 from dht.errors import NotListening
-from dht.figures import Durations
 from dht.lookup import Goal
 from dht.publishing import PublishReport
 from dht.reads import candidate_of
@@ -37,15 +36,15 @@ from dht.records import (
     name_key,
     nickname_key,
     peer_key,
-    word_key,
 )
 from dht.schedule import PublishSchedule
+from dht.searching import search_hits_of
 from dht.self_view import SelfView
 from dht.storage import RecordStore, StorageLimits
 from dht.tracing import Trace
 from dht.upkeep import DhtPersistence
 from dht.views import ContactView, Found, SearchHit, found_of, search_hits
-from dht.words import query_words
+from dht.words import query_of
 from identity.address import Address
 from identity.keys import Identity
 from identity.network import BootstrapNode, Network
@@ -281,14 +280,18 @@ class DhtNode:
     async def search(self, words: Sequence[str], limit: int = 50) -> list[SearchHit]:
         """Find files whose names have all the words; most holders first.
 
-        Looks up the most selective word and lets the storers filter by the others.
+        Looks up the most selective word and lets the storers filter by the others; see
+        `dht.search_plan`. A word that ends in `*` is a prefix. Raises BadQuery.
         """
-        wanted = query_words(words)
-        if not wanted:
-            return []
-        key = word_key(self.network.network_id, wanted[0])
-        hits = await self.read(key, (Kind.WORD,), words=wanted[1:])
-        return search_hits(hits, wanted, limit)
+        query = query_of(words)
+        hits = await search_hits_of(
+            self._engine.reader,
+            self.network.network_id,
+            query,
+            records_max=self.config.records_wanted_max,
+            reads_max=self.config.lookups_max,
+        )
+        return search_hits(hits, query, limit)
 
     async def find_peer(self, peer_id: bytes) -> Found[PeerPayload] | None:
         """Find a peer's own record by its id."""
@@ -367,14 +370,6 @@ class DhtNode:
     def observed_address(self) -> Address | None:
         """How at least two others see us."""
         return self._engine.membership.observed_address()
-
-    def lookups(self) -> Durations:
-        """How long the lookups of reads and publishes took, until they had their closest."""
-        return self._engine.reader.durations
-
-    def contact_count(self) -> int:
-        """How many peers the routing table holds."""
-        return len(self._engine.table)
 
     def counters(self) -> dict[str, int]:
         """Count drops, verdicts and datagrams since the start."""

@@ -7,8 +7,10 @@ sockets, the publish schedule or what records are for.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
+
+import msgspec
 
 from dht import wire
 from dht.calling import Caller
@@ -16,7 +18,7 @@ from dht.collecting import Collector, Hit
 from dht.config import DhtConfig
 from dht.contacts import Contact
 from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer, NotListening
-from dht.figures import Durations
+from dht.heat import Heat, heat_of_number
 from dht.hints import unpack_contact
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, Wait
 from dht.patience import Patience
@@ -38,6 +40,14 @@ FOUND_LINGER_S = 0.05
 """The same when it has something to show: the others most likely hold the same."""
 WRITE_LINGER_S = 0.25
 """The same for a lookup of storers; later ones are heard by `on_late`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordRead:
+    """What was found under one key of a word, and how hot its storers agree it to be."""
+
+    hits: list[Hit]
+    heat: Heat
 
 
 class BulkReader(Protocol):
@@ -78,7 +88,6 @@ class Reader:
         self._believe = believe
         self._drops = drops
         self.bulk: BulkReader | None = None
-        self.durations = Durations()
 
     async def closest(
         self,
@@ -120,6 +129,15 @@ class Reader:
         await self._read(collector, key, kinds, words)
         return collector.hits()[:limit]
 
+    async def read_word(
+        self, key: bytes, *, words: Sequence[str] = (), prefix: str = ""
+    ) -> WordRead:
+        """Read `word` records from all closest storers, and whether more are in shards."""
+        kinds, records_max = (Kind.WORD,), self._config.records_wanted_max
+        collector = self._collector(key, kinds, records_max, lambda _: None)
+        await self._read(collector, key, kinds, words, prefix)
+        return WordRead(collector.hits(), collector.heat(self._config.lookup.k))
+
     async def read_stream(
         self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
     ) -> AsyncGenerator[Hit, None]:
@@ -152,11 +170,17 @@ class Reader:
         return [candidate_of(each) for each in sound or self._table.closest(target, k)]
 
     async def _read(
-        self, collector: Collector, key: bytes, kinds: Sequence[Kind], words: Sequence[str]
+        self,
+        collector: Collector,
+        key: bytes,
+        kinds: Sequence[Kind],
+        words: Sequence[str],
+        prefix: str = "",
     ) -> None:
-        self._read_own(collector, key, kinds, words)
+        self._read_own(collector, key, kinds, words, prefix)
         numbers = tuple(int(kind) for kind in kinds)
-        body = wire.FindRecords(key, numbers, tuple(words)[: wire.WORDS_MAX], withdrawn=True)
+        some = tuple(words)[: wire.WORDS_MAX]
+        body = wire.FindRecords(key, numbers, some, withdrawn=True, prefix=prefix)
         pulls = _Pulls()
         heard: dict[bytes, Candidate] = {}
         if collector.trace is not None:
@@ -186,16 +210,14 @@ class Reader:
         pulls: "_Pulls",
     ) -> None:
         """Follow a storer's pages: over UDP first, over gRPC when the set is long."""
-        rest = wire.FindRecords(
-            body.key, body.kinds, body.words, contacts_wanted=0, withdrawn=body.withdrawn
-        )
+        rest = msgspec.structs.replace(body, contacts_wanted=0)
         try:
             for _ in range(self._config.pages_max):
                 # Whoever watches wants to know what each of them has.
                 reads_on = news or pulls.read_to_end < FULL_READS_MIN or collector.trace is not None
                 if collector.is_full or not reads_on:
                     return
-                page = wire.FindRecords(rest.key, rest.kinds, rest.words, cursor, 0, rest.withdrawn)
+                page = msgspec.structs.replace(rest, cursor=cursor)
                 found = await self._caller.find(candidate, page)
                 news = self._collect(collector, found, candidate)
                 if not found.cursor or found.cursor == cursor:
@@ -213,20 +235,30 @@ class Reader:
     ) -> None:
         if self.bulk is None or collector.is_full:
             return
-        body = wire.FindRecords(rest.key, rest.kinds, rest.words, cursor, 0, rest.withdrawn)
+        body = msgspec.structs.replace(rest, cursor=cursor)
         async for data in self.bulk.find(candidate, body, self._config.records_wanted_max):
             collector.add(data, now_ms=self._wall_ms(), teller=candidate.peer_id)
 
     def _read_own(
-        self, collector: Collector, key: bytes, kinds: Sequence[Kind], words: Sequence[str]
+        self,
+        collector: Collector,
+        key: bytes,
+        kinds: Sequence[Kind],
+        words: Sequence[str],
+        prefix: str,
     ) -> None:
         now_ms = self._wall_ms()
-        page = self._store.find(key, kinds, now_ms=now_ms, words=words, withdrawn=True)
+        page = self._store.find(
+            key, kinds, now_ms=now_ms, words=words, withdrawn=True, prefix=prefix
+        )
+        if not self._own.client:
+            collector.heard(self._own.peer_id, self._store.heat_of(key, now_ms=now_ms))
         for record in page.records:
             collector.add(encode_record(record), now_ms=now_ms)
 
     def _collect(self, collector: Collector, found: wire.FoundRecords, teller: Candidate) -> bool:
         now_ms, peer_id = self._wall_ms(), teller.peer_id
+        collector.heard(peer_id, heat_of_number(found.heat))
         news = [collector.add(data, now_ms=now_ms, teller=peer_id) for data in found.records]
         return any(news)
 
@@ -338,8 +370,6 @@ class Reader:
                 case Done():
                     for late in lookup.late():  # the next lookup does not wait for them again
                         self._patience.silent(late.address, now=self._clock())
-                    if lookup.goal is not Goal.REFRESH:  # nobody waits for those
-                        self.durations.add(self._clock() - lookup.started)
                     if trace is not None:
                         closest = tuple(each.peer_id for each in lookup.closest())
                         trace(Ended(self._clock(), closest))

@@ -320,12 +320,13 @@ class RecordStore:
         after: bytes = b"",
         limit: int = 300,
         withdrawn: bool = False,
+        prefix: str = "",
     ) -> Page:
         """List live records under a key, a page at a time.
 
-        No kinds means all. `words` keeps only `name` and `word` records whose filename has all of
-        them. Pass a page's cursor as `after` for the next one. `withdrawn` adds tombstones, which
-        only replication wants.
+        No kinds means all. `words` and `prefix` keep only `name` and `word` records whose filename
+        has all of the words, and one that begins with the prefix. Pass a page's cursor as `after`
+        for the next one. `withdrawn` adds tombstones, which only replication wants.
         """
         shelf = self._shelves.get(key)
         if shelf is None:
@@ -339,7 +340,8 @@ class RecordStore:
             record = shelf.entries[entry_id].record
             if record.expires_ms <= now_ms or (record.withdrawn and not withdrawn):
                 continue
-            if (not kinds or record.kind in kinds) and (not words or _has_words(record, words)):
+            wanted = not kinds or record.kind in kinds
+            if wanted and (not (words or prefix) or _has_words(record, words, prefix)):
                 found.append(record)
                 last = entry_id
         return Page(tuple(found), b"")
@@ -462,10 +464,10 @@ def _uncount(counter: collections.Counter[bytes], name: bytes) -> None:
         del counter[name]
 
 
-def _has_words(record: Record, words: Sequence[str]) -> bool:
+def _has_words(record: Record, words: Sequence[str], prefix: str) -> bool:
     match decode_payload(record.kind, record.payload):
         case NamePayload(filename=filename) | WordPayload(filename=filename):
-            return matches(filename, words)
+            return matches(filename, words, prefix)
         case _:
             return False
 

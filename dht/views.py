@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from dht.collecting import Hit
 from dht.contacts import Contact
 from dht.records import NamePayload, Payload, Record, WordPayload
-from dht.words import matches
+from dht.words import Query, matches
 from identity.address import Address
 
 FoundPayload = TypeVar("FoundPayload", bound=Payload)
@@ -61,15 +61,17 @@ def found_of(hits: Iterable[Hit], kind: type[FoundPayload]) -> list[Found[FoundP
     ]
 
 
-def search_hits(hits: Iterable[Hit], words: Sequence[str], limit: int) -> list[SearchHit]:
+def search_hits(hits: Iterable[Hit], query: Query, limit: int) -> list[SearchHit]:
     """Group hits by filename and content; most holders first, then by name.
 
-    A storer may not have filtered: names without all the words are left out here as well.
+    A storer may not have filtered: names that do not match are left out here as well.
     """
     groups: dict[tuple[str, bytes], list[tuple[bytes, int]]] = {}
     for record, payload in hits:
         match payload:
-            case WordPayload() | NamePayload() if matches(payload.filename, words):
+            case WordPayload() | NamePayload() if matches(
+                payload.filename, query.words, query.prefix
+            ):
                 name = unicodedata.normalize("NFC", payload.filename)
                 holders = groups.setdefault((name, payload.content_id), [])
                 if all(record.publisher != holder for holder, _ in holders):

@@ -99,6 +99,8 @@ class FindRecords(msgspec.Struct, frozen=True, array_like=True):
     contacts_wanted: Annotated[int, msgspec.Meta(ge=0, le=CONTACTS_MAX)] = CONTACTS_MAX
     withdrawn: bool = False
     """Tombstones too, so that a reader knows what a storer that missed one still offers."""
+    prefix: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """How one more word of the filename begins, folded; empty: any name will do."""
 
 
 class FoundRecords(msgspec.Struct, frozen=True, array_like=True):

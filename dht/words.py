@@ -9,6 +9,9 @@ language.
 import functools
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dht.errors import BadQuery
 
 WORD_BYTES_MAX = 64
 INDEXED_WORDS_MAX = 8
@@ -65,9 +68,42 @@ def is_fully_indexed(filename: str) -> bool:
     return len(words_of(filename)) <= INDEXED_WORDS_MAX
 
 
-def query_words(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Turn what a person typed into distinct words, the best one to look up first."""
-    return selective_first(words_of(" ".join(arguments)))
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a search asks for: whole words, the best one to look up first, and how a word begins."""
+
+    words: tuple[str, ...]
+    prefix: str = ""
+
+
+def query_of(arguments: Sequence[str]) -> Query:
+    """Turn what a person typed into a query; BadQuery where there is no whole word to look up.
+
+    A `*` at the end of an argument, right behind a letter or digit, makes a prefix of the word
+    before it; every other `*` separates words like any other sign.
+    """
+    whole: list[str] = []
+    prefixes: dict[str, None] = {}
+    for argument in " ".join(arguments).split():
+        rest, tail = _split_tail(argument[:-1]) if argument.endswith("*") else (argument, "")
+        whole += [*words_of(rest), *words_of(tail)[:-1]]
+        prefixes.update(dict.fromkeys(words_of(tail)[-1:]))
+    if len(prefixes) > 1:
+        raise BadQuery("only one word of a search may end in *")
+    prefix = next(iter(prefixes), "")
+    if not whole and prefix:
+        raise BadQuery(f"{prefix}* needs a whole word beside it: only whole words can be looked up")
+    if not whole:
+        raise BadQuery("no word to search for: letters and digits count, the rest separates them")
+    return Query(selective_first(tuple(dict.fromkeys(whole))), prefix)
+
+
+def _split_tail(text: str) -> tuple[str, str]:
+    """Cut off the letters, digits and marks at the end of a text."""
+    start = len(text)
+    while start and unicodedata.category(text[start - 1])[0] in "LNM":
+        start -= 1
+    return text[:start], text[start:]
 
 
 def selective_first(words: Sequence[str]) -> tuple[str, ...]:
@@ -80,15 +116,19 @@ def selective_first(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(words, key=lambda word: (word in STOP_WORDS, -len(word), word)))
 
 
-def matches(filename: str, words: Sequence[str]) -> bool:
-    """Tell whether each word is a whole word of the name; words may come unfolded.
+def matches(filename: str, words: Sequence[str], prefix: str = "") -> bool:
+    """Tell whether each word is a whole word of the name, and one begins with the prefix.
 
-    No words at all match every name; words that hold no letter or digit match none.
+    Words may come unfolded, the prefix as `query_of` gives it. No words at all match every name;
+    words that hold no letter or digit match none.
     """
+    has = words_of(filename)
+    if prefix and not any(word.startswith(prefix) for word in has):
+        return False
     if not words:
         return True
     wanted = words_of(" ".join(words))
-    return bool(wanted) and set(wanted) <= set(words_of(filename))
+    return bool(wanted) and set(wanted) <= set(has)
 
 
 def fold(text: str) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
+from dht.errors import BadQuery
 from dht.records import Kind, content_key, name_key, nickname_key, peer_key, word_key
 from dht.tracing import (
     Account,
@@ -25,7 +26,7 @@ from dht.tracing import (
     Recorder,
     Refused,
 )
-from dht.words import query_words
+from dht.words import query_of
 from identity.address import Address
 from peer.arguments import Arguments
 from peer.core import Core
@@ -108,9 +109,10 @@ class Explaining:
         return Question(what, "name", name_key(network_id, what), (Kind.NAME,))
 
     def _word_question(self, what: str) -> Question:
-        words = query_words([what])
-        if not words:
-            raise BadInput("no word to search for: letters and digits count", hint=WORD_HINT)
+        try:
+            words = query_of([what]).words
+        except BadQuery as error:
+            raise BadInput(str(error), hint=WORD_HINT) from error
         key = word_key(self._core.file.network.network_id, words[0])
         return Question(words[0], "word", key, (Kind.WORD,), words[1:])
 

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
+from dht.errors import BadQuery
 from dht.words import words_of
 from identity.address import Address
 from identity.keys import short_peer_id
@@ -77,14 +78,11 @@ class Fetching:
 
     async def search(self, words: Sequence[str], limit: int) -> list[Offer]:
         """Return offers whose names hold all words, best first (see peer.finding); BadInput."""
-        wanted = words_of(" ".join(words))
-        if not wanted:
-            raise BadInput(
-                "no word to search for: letters and digits count, the rest separates them",
-                hint="shoal search WORD...",
-            )
         began = time.monotonic()
-        hits = await self._core.dht.search(wanted, SEARCH_LIMIT_MAX)
+        try:
+            hits = await self._core.dht.search(words, SEARCH_LIMIT_MAX)
+        except BadQuery as error:
+            raise BadInput(str(error), hint=error.hint) from error
         found = [
             Offer(
                 hit.filename,

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10protos/dht.proto\x12\x08shoal.v1\"w\n\x12\x46indRecordsRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05kinds\x18\x02 \x03(\r\x12\r\n\x05words\x18\x03 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\x0c\x12\x11\n\twithdrawn\x18\x05 \x01(\x08\x12\x13\n\x0brecords_max\x18\x06 \x01(\r\"#\n\x10\x46indRecordsReply\x12\x0f\n\x07records\x18\x01 \x03(\x0c\":\n\x13StoreRecordsRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x0f\n\x07records\x18\x02 \x03(\x0c\"\xbd\x01\n\x11StoreRecordsReply\x12\x35\n\x08verdicts\x18\x01 \x03(\x0b\x32#.shoal.v1.StoreRecordsReply.Verdict\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x1a^\n\x07Verdict\x12\x0f\n\x07verdict\x18\x01 \x01(\r\x12\x15\n\x08sequence\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06our_ms\x18\x03 \x01(\x04H\x01\x88\x01\x01\x42\x0b\n\t_sequenceB\t\n\x07_our_ms2\x9c\x01\n\x03\x44ht\x12I\n\x0b\x46indRecords\x12\x1c.shoal.v1.FindRecordsRequest\x1a\x1a.shoal.v1.FindRecordsReply0\x01\x12J\n\x0cStoreRecords\x12\x1d.shoal.v1.StoreRecordsRequest\x1a\x1b.shoal.v1.StoreRecordsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10protos/dht.proto\x12\x08shoal.v1\"\x87\x01\n\x12\x46indRecordsRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05kinds\x18\x02 \x03(\r\x12\r\n\x05words\x18\x03 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\x0c\x12\x11\n\twithdrawn\x18\x05 \x01(\x08\x12\x13\n\x0brecords_max\x18\x06 \x01(\r\x12\x0e\n\x06prefix\x18\x07 \x01(\t\"#\n\x10\x46indRecordsReply\x12\x0f\n\x07records\x18\x01 \x03(\x0c\":\n\x13StoreRecordsRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x0f\n\x07records\x18\x02 \x03(\x0c\"\xbd\x01\n\x11StoreRecordsReply\x12\x35\n\x08verdicts\x18\x01 \x03(\x0b\x32#.shoal.v1.StoreRecordsReply.Verdict\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x1a^\n\x07Verdict\x12\x0f\n\x07verdict\x18\x01 \x01(\r\x12\x15\n\x08sequence\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06our_ms\x18\x03 \x01(\x04H\x01\x88\x01\x01\x42\x0b\n\t_sequenceB\t\n\x07_our_ms2\x9c\x01\n\x03\x44ht\x12I\n\x0b\x46indRecords\x12\x1c.shoal.v1.FindRecordsRequest\x1a\x1a.shoal.v1.FindRecordsReply0\x01\x12J\n\x0cStoreRecords\x12\x1d.shoal.v1.StoreRecordsRequest\x1a\x1b.shoal.v1.StoreRecordsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.dht_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINDRECORDSREQUEST']._serialized_start=30
-  _globals['_FINDRECORDSREQUEST']._serialized_end=149
-  _globals['_FINDRECORDSREPLY']._serialized_start=151
-  _globals['_FINDRECORDSREPLY']._serialized_end=186
-  _globals['_STORERECORDSREQUEST']._serialized_start=188
-  _globals['_STORERECORDSREQUEST']._serialized_end=246
-  _globals['_STORERECORDSREPLY']._serialized_start=249
-  _globals['_STORERECORDSREPLY']._serialized_end=438
-  _globals['_STORERECORDSREPLY_VERDICT']._serialized_start=344
-  _globals['_STORERECORDSREPLY_VERDICT']._serialized_end=438
-  _globals['_DHT']._serialized_start=441
-  _globals['_DHT']._serialized_end=597
+  _globals['_FINDRECORDSREQUEST']._serialized_start=31
+  _globals['_FINDRECORDSREQUEST']._serialized_end=166
+  _globals['_FINDRECORDSREPLY']._serialized_start=168
+  _globals['_FINDRECORDSREPLY']._serialized_end=203
+  _globals['_STORERECORDSREQUEST']._serialized_start=205
+  _globals['_STORERECORDSREQUEST']._serialized_end=263
+  _globals['_STORERECORDSREPLY']._serialized_start=266
+  _globals['_STORERECORDSREPLY']._serialized_end=455
+  _globals['_STORERECORDSREPLY_VERDICT']._serialized_start=361
+  _globals['_STORERECORDSREPLY_VERDICT']._serialized_end=455
+  _globals['_DHT']._serialized_start=458
+  _globals['_DHT']._serialized_end=614
 # @@protoc_insertion_point(module_scope)

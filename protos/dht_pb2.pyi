@@ -7,20 +7,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FindRecordsRequest(_message.Message):
-    __slots__ = ("key", "kinds", "words", "cursor", "withdrawn", "records_max")
+    __slots__ = ("key", "kinds", "words", "cursor", "withdrawn", "records_max", "prefix")
     KEY_FIELD_NUMBER: _ClassVar[int]
     KINDS_FIELD_NUMBER: _ClassVar[int]
     WORDS_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     RECORDS_MAX_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     kinds: _containers.RepeatedScalarFieldContainer[int]
     words: _containers.RepeatedScalarFieldContainer[str]
     cursor: bytes
     withdrawn: bool
     records_max: int
-    def __init__(self, key: _Optional[bytes] = ..., kinds: _Optional[_Iterable[int]] = ..., words: _Optional[_Iterable[str]] = ..., cursor: _Optional[bytes] = ..., withdrawn: _Optional[bool] = ..., records_max: _Optional[int] = ...) -> None: ...
+    prefix: str
+    def __init__(self, key: _Optional[bytes] = ..., kinds: _Optional[_Iterable[int]] = ..., words: _Optional[_Iterable[str]] = ..., cursor: _Optional[bytes] = ..., withdrawn: _Optional[bool] = ..., records_max: _Optional[int] = ..., prefix: _Optional[str] = ...) -> None: ...
 
 class FindRecordsReply(_message.Message):
     __slots__ = ("records",)

@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dht.errors import BadQuery
 from dht.words import (
     INDEXED_WORDS_MAX,
     STOP_WORDS,
     WORD_BYTES_MAX,
+    Query,
     fold,
     indexed_words,
     matches,
-    query_words,
+    query_of,
+    selective_first,
     words_of,
 )
 
@@ -114,14 +117,14 @@ def test_the_word_looked_up_is_indexed_if_any_word_of_the_search_is(filename: st
     words = words_of(filename)[:20]
     for searched in (*itertools.permutations(words, 2), *zip(words), words, words[::-1]):
         if searched:
-            looked_up = query_words(searched)[0]
+            looked_up = query_of(searched).words[0]
             assert (looked_up in indexed) == any(word in indexed for word in searched)
 
 
 def test_stop_words_come_last_and_longer_words_first() -> None:
     assert indexed_words("The Song of the Whale.pdf") == ("whale", "song", "pdf", "the", "of")
-    assert query_words(["the", "orca", "with"])[0] == "orca"
-    assert query_words(["the", "with"])[0] == "with"
+    assert query_of(["the", "orca", "with"]).words[0] == "orca"
+    assert query_of(["the", "with"]).words[0] == "with"
     assert indexed_words("The The.txt") == ("the", "txt")
 
 
@@ -133,7 +136,7 @@ def test_stop_words_are_words_as_names_have_them() -> None:
 def test_ties_are_indexed_alike_wherever_they_stand() -> None:
     assert indexed_words("bb aa x ccc.d") == ("ccc", "aa", "bb", "d", "x")
     assert indexed_words("k j i h g f e d c b") == tuple("bcdefghi")
-    assert query_words(["k", "j"])[0] == "j"
+    assert query_of(["k", "j"]).words[0] == "j"
 
 
 def test_a_long_word_is_cut_alike_for_name_and_search() -> None:
@@ -148,3 +151,53 @@ def test_the_document_lists_the_stop_words() -> None:
     listed = document.read_text(encoding="utf-8").partition("**Stop words** (as folded): ")[2]
     listed = listed.partition(". They must match")[0].replace("and the endings", "")
     assert set(words_of(listed)) == STOP_WORDS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "query"),
+    [
+        (["whale", "so*"], Query(("whale",), "so")),
+        (["Whale SO*"], Query(("whale",), "so")),
+        (["so*", "whale"], Query(("whale",), "so")),
+        (["blue-so*", "blue"], Query(("blue",), "so")),
+        (["so-blue-so*"], Query(("blue", "so"), "so")),
+        (["wha*le", "*song"], Query(("song", "wha", "le"))),
+        (["whale", "*"], Query(("whale",))),
+        (["whale -*"], Query(("whale",))),
+        (["whale", "so**"], Query(("whale", "so"))),
+        (["whale", "so*", "SO*"], Query(("whale",), "so")),
+        (["cup", "½*"], Query(("cup", "1"), "2")),
+    ],
+)
+def test_a_star_right_behind_a_word_makes_it_a_prefix(arguments: list[str], query: Query) -> None:
+    assert query_of(arguments) == query
+
+
+@pytest.mark.parametrize("arguments", [[], ["--"], ["*"], ["so*"], ["whale", "so*", "bl*"]])
+def test_a_search_without_a_whole_word_or_with_two_prefixes_is_refused(
+    arguments: list[str],
+) -> None:
+    with pytest.raises(BadQuery):
+        query_of(arguments)
+
+
+@given(filenames.filter(words_of), st.data())
+def test_a_name_matches_each_prefix_of_its_words(filename: str, data: st.DataObject) -> None:
+    words = words_of(filename)
+    word = data.draw(st.sampled_from(words))
+    assert matches(filename, [], word[: data.draw(st.integers(1, len(word)))])
+    assert matches(filename, words, word)
+    assert not matches(filename, words, word + "\U00020000\U00020001")
+    assert not matches(filename, [*words, "\U00020000\U00020001"], word)
+
+
+@given(st.lists(st.one_of(filenames, st.text("ab* -", max_size=6)), max_size=4))
+def test_a_query_has_a_word_to_look_up_and_its_words_are_words(arguments: list[str]) -> None:
+    try:
+        query = query_of(arguments)
+    except BadQuery:
+        return
+    assert query.words
+    assert query.words == selective_first(query.words)
+    for word in (*query.words, *([query.prefix] if query.prefix else [])):
+        assert words_of(word) == (word,)

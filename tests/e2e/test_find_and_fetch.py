@@ -85,6 +85,13 @@ def test_when_put_returns_every_other_peer_finds_at_once(peers: Peers) -> None:
             }
         assert peer.json("search", "whale", "orca") == []
         assert peer.json("search", "whal") == []  # words are whole
+        [hit] = peer.json("search", "whale", "so*")
+        assert hit["name"] == "Blue Whale (song).ogg"
+        assert peer.json("search", "whale", "or*") == []
+    refused = bob.run("search", "so*")
+    assert refused.code == ExitCode.USAGE
+    assert "whole word" in refused.stderr
+    assert "hint: " in refused.stderr
     assert fetched(bob, "Blue Whale (song).ogg") == data
     [hit] = carol.json("search", "whale")
     assert hit["holders"] == 2, "whoever finished it shares it on"
