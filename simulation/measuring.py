@@ -24,6 +24,7 @@ class Offer:
     name: str
     holder: Peer
     payload: NamePayload
+    key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +82,14 @@ async def publish(world: World, holder: Peer, name: str) -> PublishResult:
     before, sent = world.now(), holder.port.sent
     report = await holder.running.publish([payload])
     took_s = world.now() - before
-    return PublishResult(
-        Offer(name, holder, payload), took_s, report.stored_on_min, holder.port.sent - sent
-    )
+    offer = Offer(name, holder, payload, name_key(world.config.network.network_id, name))
+    return PublishResult(offer, took_s, report.stored_on_min, holder.port.sent - sent)
 
 
 async def read(world: World, reader: Peer, offer: Offer) -> ReadResult:
     """Let a peer read a name to the end, and time it."""
     node = reader.running
-    key = name_key(world.config.network.network_id, offer.name)
+    key = offer.key
     watch = _Watch(world.now)
     known = frozenset(each.peer_id for each in node.engine.reader.seeds(key))
     before, sent = world.now(), reader.port.sent

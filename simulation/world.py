@@ -275,6 +275,12 @@ class World:
         """Return the peers that run and are not silent, in the order in which they were made."""
         return [peer for peer in self.peers if peer.is_up]
 
+    def holds(self, peer: Peer, key: bytes, publisher: Peer) -> bool:
+        """Tell whether a peer stores a live record of a publisher under a key."""
+        page = peer.running.store.find(key, now_ms=self.wall_ms())
+        public_key = publisher.identity.public_key
+        return any(record.public_key == public_key for record in page.records)
+
     def at(self, peer_id: bytes, address: Address) -> Peer | None:
         """Return the running peer of this id at an address."""
         endpoint = self.network.endpoint_at(address)
