@@ -41,19 +41,37 @@ step "import contracts" "$bin/lint-imports" --no-logo
 step "protos current" "$bin/python" tools/protos.py --check
 [ -n "${LINT_ONLY:-}" ] && finish
 
+# Debian's packages, without what they recommend; false where they cannot be had.
+apt_install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >/dev/null 2>&1
+}
+
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
 install_rabbitmq() {
     [ -x "$server" ] && return 0
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+    [ "$(id -u)" = 0 ] || return 1
     # apt would start the system's own broker and leave it running: policy-rc.d says no meanwhile.
     local policy=/usr/sbin/policy-rc.d made=""
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=1
     fi
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rabbitmq-server; } >/dev/null 2>&1
+    apt_install rabbitmq-server
     [ -n "$made" ] && rm -f "$policy"
     [ -x "$server" ]
 }
+
+# Hosts of their own, cut off and healed: network namespaces and nftables, for root on Linux alone.
+has_host_tools() {
+    command -v ip >/dev/null && command -v nft >/dev/null
+}
+if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && ! has_host_tools; then
+    apt_install iproute2 nftables
+    if ! has_host_tools; then
+        echo "== hosts of their own: iproute2 or nftables is absent and cannot be installed" >&2
+        [ "${CI:-}" = true ] && failed+=("hosts of their own")
+    fi
+fi
 
 broker_folder=""
 end_broker() {

@@ -25,6 +25,39 @@ class Host:
     namespace: str
     address: str
     cli: Path
+    port: str
+    """Its end on the bridge."""
+
+    @contextlib.contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Drop on the bridge whatever goes to or comes from this host: nobody is told."""
+        rules = f"""table bridge {self.port} {{
+            chain cut {{
+                type filter hook forward priority 0; policy accept;
+                iifname "{self.port}" drop
+                oifname "{self.port}" drop
+            }}
+        }}"""
+        _run("nft", "-f", "-", stdin=rules)
+        try:
+            yield
+        finally:
+            _run("nft", "delete", "table", "bridge", self.port)
+
+
+def why_no_cuts() -> str:
+    """Why hosts cannot be made and cut off here; empty when they can."""
+    if reason := why_no_hosts():
+        return reason
+    if shutil.which("nft") is None:
+        return "needs nftables"
+    name = f"shoal{secrets.token_hex(2)}"
+    try:
+        _run("nft", "add", "table", "bridge", name)
+        _run("nft", "delete", "table", "bridge", name)
+    except subprocess.CalledProcessError as error:
+        return f"may filter no bridge: {error.stderr.decode().strip()}"
+    return ""
 
 
 def why_no_hosts() -> str:
@@ -77,8 +110,12 @@ def _host(folder: Path, bridge: str, number: int) -> Host:
     words = ["ip", "netns", "exec", namespace, sys.executable, str(CLI)]
     # exec, so that the process id is that of the command itself.
     cli.write_text(f"import os, sys\nos.execvp('ip', {words!r} + sys.argv[1:])\n")
-    return Host(namespace, address, cli)
+    return Host(namespace, address, cli, outside)
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=_TIMEOUT_S)
+    _run("ip", *words)
+
+
+def _run(*words: str, stdin: str = "") -> None:
+    subprocess.run(words, input=stdin.encode(), check=True, capture_output=True, timeout=_TIMEOUT_S)
