@@ -13,6 +13,8 @@ from dht.storage import entry_id_of
 from dht.tracing import Held, Refused, Trace
 
 Hit = tuple[Record, Payload]
+TAKEN_SLACK = 2
+"""Bytes remembered for each record that a read may take."""
 
 
 class Collector:
@@ -43,6 +45,8 @@ class Collector:
         self.trace = trace
         self._found: dict[bytes, Hit] = {}
         self._heats: dict[bytes, Heat] = {}
+        self._taken: dict[bytes, Record] = {}
+        """The same records by their bytes: most storers tell the same, which is checked once."""
 
     @property
     def is_full(self) -> bool:
@@ -56,12 +60,14 @@ class Collector:
 
     def add(self, data: bytes, *, now_ms: int, teller: bytes | None = None) -> bool:
         """Take one record from a storer, None being ourselves; True when it is good and news."""
+        if (taken := self._taken.get(data)) is not None:
+            return self._take_again(taken, teller)
         try:
             record = decode_record(data)
             entry_id = entry_id_of(record)
             held = self._found.get(entry_id)
             if held is not None and held[0].sequence >= record.sequence:
-                return self._take_again(record, held[0], teller)
+                return self._take_again(record, teller)
             if record.key != self._key or record.kind not in self._kinds:
                 return self._refuse("record-unasked", teller)
             if held is None and self.is_full:
@@ -70,16 +76,19 @@ class Collector:
         except BadRecord as error:
             return self._refuse(f"record-{error.reason}", teller)
         self._found[entry_id] = (record, payload)
+        if len(self._taken) >= TAKEN_SLACK * self._records_max:
+            self._taken.clear()  # a publisher floods us with ever newer ones: check them all
+        self._taken[data] = record
         if self.trace is not None:
             self.trace(Held(teller, record))
         if not record.withdrawn:
             self._on_hit((record, payload))
         return True
 
-    def _take_again(self, record: Record, held: Record, teller: bytes | None) -> bool:
+    def _take_again(self, record: Record, teller: bytes | None) -> bool:
         """Note who else has what we have; nothing but the same record is believed unchecked."""
         if self.trace is not None:
-            if record == held:
+            if record == self._found[entry_id_of(record)][0]:
                 self.trace(Held(teller, record))
             else:
                 self.trace(Refused(teller, "record-outdated"))

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 from kademlia.node import Node
 
+from dht.hints import address_to_tell, pack_contact
 from identity.address import Address
 
 SOFT_TIMEOUT_DEFAULT_S: Final = 0.5
@@ -60,7 +61,7 @@ class Contact(Node):  # type: ignore[misc]
     ) -> None:
         super().__init__(peer_id, address.host, address.port)
         self.public_key = public_key
-        self.advertised = advertised
+        self._settle(address, advertised)
         self.nickname = nickname
         self.client = client
         self.last_seen = last_seen
@@ -74,10 +75,6 @@ class Contact(Node):  # type: ignore[misc]
     @property
     def peer_id(self) -> bytes:
         return self.id
-
-    @property
-    def address(self) -> Address:
-        return Address(self.ip, self.port)
 
     @property
     def block(self) -> str:
@@ -120,10 +117,21 @@ class Contact(Node):  # type: ignore[misc]
             self.ip, self.port = newer.ip, newer.port
             self.rtt_s, self.rtt_variance_s = None, 0.0
         self.public_key = newer.public_key or self.public_key
-        self.advertised = newer.advertised
+        self._settle(newer.address, newer.advertised)
         self.nickname = newer.nickname
         self.client = newer.client
         self.answered(now, newer.rtt_s)
+
+    def _settle(self, address: Address, advertised: Address | None) -> None:
+        """Be there from now on, and packed as others are told: once, not for each of them."""
+        self.address = address
+        self.advertised = advertised
+        near = address_to_tell(address, advertised, asker_is_near=True)
+        far = address_to_tell(address, advertised, asker_is_near=False)
+        self.told_near = None if near is None else pack_contact(self.id, near)
+        """What askers on our loopback hear; None: nothing that is of use to them."""
+        self.told_far = None if far is None else pack_contact(self.id, far)
+        """What all others hear."""
 
     def row(self, now: float, wall_ms: int) -> ContactRow:
         """Return this contact as it is kept on disk; `wall_ms` is the wall time at `now`."""

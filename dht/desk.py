@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dht import acks, wire
 from dht.budget import VerifyBudget
 from dht.errors import BadRecord
-from dht.hints import address_to_tell, pack_contact
+from dht.hints import Scope, scope_of
 from dht.records import Kind, Record, decode_record, encode_record
 from dht.routing import Table
 from dht.self_view import SelfView
@@ -146,13 +146,9 @@ class RecordDesk:
         closest = self._table.closest(
             body.key, body.contacts_wanted, exclude=asker_id, failures_max=TOLD_FAILURES_MAX
         )
-        packed: list[bytes] = []
-        for contact in closest:
-            told = address_to_tell(contact.address, contact.advertised, asker_host)
-            compact = None if told is None else pack_contact(contact.peer_id, told)
-            if compact is not None:
-                packed.append(compact)
-        return packed
+        is_near = scope_of(asker_host) is Scope.LOOPBACK
+        told = [each.told_near if is_near else each.told_far for each in closest]
+        return [compact for compact in told if compact is not None]
 
     def _page(self, body: wire.FindRecords) -> tuple[Record, ...]:
         return self._find(body, wire.RECORDS_MAX + 1).records

@@ -43,13 +43,15 @@ def scope_of(host: str) -> Scope:
     return Scope.PRIVATE if not ip.is_reserved else Scope.UNUSABLE
 
 
-def address_to_tell(seen: Address, advertised: Address | None, asker_host: str) -> Address | None:
-    """Choose the address of a contact that is of use to the asker, or None.
+def address_to_tell(
+    seen: Address, advertised: Address | None, *, asker_is_near: bool
+) -> Address | None:
+    """Choose the address of a contact that is of use to an asker, or None.
 
-    A contact on our loopback is told as such to askers on loopback alone; all others hear
-    what the contact advertises, provided that it reaches further than this machine.
+    Near is who asks from our loopback: they alone are told of a contact there as such. All others
+    hear what it advertises, provided that it reaches further than this machine.
     """
-    if scope_of(asker_host) is Scope.LOOPBACK or scope_of(seen.host) > Scope.LOOPBACK:
+    if asker_is_near or scope_of(seen.host) > Scope.LOOPBACK:
         return seen
     if advertised is not None and scope_of(advertised.host) > Scope.LOOPBACK:
         return advertised

@@ -10,10 +10,10 @@ ids on its upper bound, reads the clock, spawns pings, and ignores a contact on 
 from __future__ import annotations
 
 import enum
+import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NoReturn
 
 from kademlia.node import Node
@@ -178,17 +178,17 @@ class Table(RoutingTable):  # type: ignore[misc]
         than that, for lists that are handed to others.
         """
         target = int.from_bytes(key, "big")
+        allowed = math.inf if failures_max is None else failures_max
         found: list[Contact] = []
         # Buckets are aligned: all ids of one are closer to the key than all ids of a farther one.
         for bucket in sorted(self.buckets, key=lambda bucket: bucket.distance_to(target)):
             fit = [
-                contact
+                (contact.long_id ^ target, contact)
                 for contact in bucket.nodes.values()
-                if contact.id != exclude
-                and (failures_max is None or contact.failures <= failures_max)
+                if contact.failures <= allowed and contact.id != exclude
             ]
-            fit.sort(key=lambda contact: contact.long_id ^ target)
-            found.extend(fit)
+            fit.sort()  # by distance: no two contacts have the same
+            found += [contact for _, contact in fit]
             if len(found) >= k:
                 break
         return found[:k]
@@ -237,14 +237,7 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def get_bucket_for(self, node: Node) -> int:
         """Return the index of the bucket whose range holds the id, upper bound included."""
-        lower, upper = 0, len(self.buckets) - 1
-        while lower < upper:
-            middle = (lower + upper) // 2
-            if node.long_id <= self.buckets[middle].range[1]:
-                upper = middle
-            else:
-                lower = middle + 1
-        return lower
+        return self._position_of(node.long_id)
 
     def find_neighbors(
         self, node: Node, k: int | None = None, exclude: Node | None = None
@@ -272,7 +265,17 @@ class Table(RoutingTable):  # type: ignore[misc]
     # Helpers
 
     def _bucket_of(self, long_id: int) -> Bucket:
-        return self.buckets[self.get_bucket_for(_Id(long_id))]
+        return self.buckets[self._position_of(long_id)]
+
+    def _position_of(self, long_id: int) -> int:
+        lower, upper = 0, len(self.buckets) - 1
+        while lower < upper:
+            middle = (lower + upper) // 2
+            if long_id <= self.buckets[middle].range[1]:
+                upper = middle
+            else:
+                lower = middle + 1
+        return lower
 
     def _admit(self, contact: Contact) -> Admission:
         for _ in range(ID_BITS + 1):
@@ -312,13 +315,6 @@ class Table(RoutingTable):  # type: ignore[misc]
         while len(self._departed) > self._config.departed_max:
             self._departed.popitem(last=False)
         return contact
-
-
-@dataclass(frozen=True, slots=True)
-class _Id:
-    """The one attribute of a Node that finding a bucket needs, without hashing hex digits."""
-
-    long_id: int
 
 
 def contacts_from_rows(rows: Iterable[ContactRow], *, contacts_max: int = 1_000) -> list[Contact]:

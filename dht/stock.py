@@ -86,14 +86,16 @@ class StockDesk:
         k = wire.CONTACTS_MAX
         told: list[tuple[int, list[object]]] = []
         target = int.from_bytes(key, "big")
+        is_near = scope_of(asker.host) is Scope.LOOPBACK
         for contact in self._table.closest(key, k, exclude=asker_id, failures_max=0):
-            address = address_to_tell(contact.address, contact.advertised, asker.host)
+            address = address_to_tell(contact.address, contact.advertised, asker_is_near=is_near)
             if address is not None:
                 told.append((contact.long_id ^ target, [contact.id, address.host, address.port]))
-        for node in self._stock.closest(key, k, self._clock(), exclude=asker_id):
-            both_local = scope_of(asker.host) is Scope.LOOPBACK
-            if both_local or scope_of(node.ip) is not Scope.LOOPBACK:
-                told.append((node.long_id ^ target, [node.id, node.ip, node.port]))
+        told.extend(
+            (node.long_id ^ target, [node.id, node.ip, node.port])
+            for node in self._stock.closest(key, k, self._clock(), exclude=asker_id)
+            if is_near or scope_of(node.ip) is not Scope.LOOPBACK
+        )
         told.sort(key=lambda each: each[0])
         return [row for _, row in told[:k]]
 

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from typing import Final
 
-from identity.encoding import length_prefixed
+from identity.keys import PEER_ID_BYTES
 
 TOKEN_BYTES: Final = 17
 """One byte of epoch, 16 of MAC."""
@@ -33,12 +33,13 @@ class AddressTokens:
 
     def make(self, host: str, port: int, peer_id: bytes, now: float) -> bytes:
         """Return the token of this peer at this address, `TOKEN_BYTES` long."""
+        assert len(peer_id) == PEER_ID_BYTES, "the codec lets no other id pass"
         epoch = int(now // _EPOCH_S)
         return bytes([epoch & 0xFF]) + self._mac(epoch, host, port, peer_id)
 
     def valid(self, token: bytes, host: str, port: int, peer_id: bytes, now: float) -> bool:
         """Say whether the token was made for this peer and address not long ago."""
-        if len(token) != TOKEN_BYTES:
+        if len(token) != TOKEN_BYTES or len(peer_id) != PEER_ID_BYTES:
             return False
         current = int(now // _EPOCH_S)
         for epoch in (current, current - 1):
@@ -47,10 +48,11 @@ class AddressTokens:
         return False
 
     def _mac(self, epoch: int, host: str, port: int, peer_id: bytes) -> bytes:
-        body = length_prefixed(
-            epoch.to_bytes(8, "big", signed=True),
-            host.encode("utf-8", "surrogatepass"),
-            port.to_bytes(4, "big"),
-            peer_id,
+        # Only the host's length varies, and it comes last: no two lists of parts give one body.
+        body = (
+            epoch.to_bytes(8, "big", signed=True)
+            + port.to_bytes(4, "big")
+            + peer_id
+            + host.encode("utf-8", "surrogatepass")
         )
         return hashlib.blake2b(body, digest_size=_MAC_BYTES, key=self._secret).digest()

@@ -176,6 +176,7 @@ class CallArguments(msgspec.Struct, frozen=True, array_like=True):
 
 Message = TypeVar("Message")
 
+_KINDS = {int(kind): kind for kind in FrameKind}
 _pack = msgspec.msgpack.Encoder().encode
 _request = msgspec.msgpack.Decoder(Request)
 _arguments = msgspec.msgpack.Decoder(CallArguments)
@@ -191,9 +192,9 @@ def split_frame(data: bytes) -> Frame:
     """Take a datagram apart; BadMessage when it is no frame."""
     if len(data) <= FRAME_HEAD_BYTES:
         raise BadMessage("shorter than a frame")
-    if data[0] not in (FrameKind.REQUEST, FrameKind.RESPONSE):
+    if (kind := _KINDS.get(data[0])) is None:
         raise BadMessage("unknown frame kind")
-    return Frame(FrameKind(data[0]), data[1:FRAME_HEAD_BYTES], msgspec.Raw(data[FRAME_HEAD_BYTES:]))
+    return Frame(kind, data[1:FRAME_HEAD_BYTES], msgspec.Raw(data[FRAME_HEAD_BYTES:]))
 
 
 def pack_frame(kind: FrameKind, message_id: bytes, value: bytes) -> bytes:

@@ -11,4 +11,4 @@ def length_prefixed(*parts: bytes) -> bytes:
 
     Each part is preceded by its length as an unsigned big-endian 32-bit number.
     """
-    return b"".join(len(part).to_bytes(LENGTH_BYTES, "big") + part for part in parts)
+    return b"".join([len(part).to_bytes(LENGTH_BYTES, "big") + part for part in parts])

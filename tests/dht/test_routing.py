@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kademlia.node import Node
 from kademlia.routing import KBucket, RoutingTable
 
+from dht.hints import pack_contact
 from dht.routing import (
     Admission,
     Contact,
@@ -363,3 +364,16 @@ def test_stock_contacts_are_bounded_fresh_and_closest_first() -> None:
     assert stock.closest(peer_id(FAR, 2), 3, 150.0, exclude=peer_id(FAR, 2)) == []
     stock.failed(peer_id(FAR, 2))
     assert len(stock) == 2
+
+
+def test_contact_that_moved_is_told_at_its_new_address_only() -> None:
+    table = Table(OWN_ID, now=0.0)
+    wanted, old, new = peer_id(FAR, 1), Address("127.0.0.1", 4100), Address("10.0.0.9", 4200)
+    table.proven(Contact(wanted, old, advertised=Address("10.0.0.1", 4100)), 1.0)
+    known = table.contact(wanted)
+    assert known is not None
+    assert known.told_near == pack_contact(wanted, old)
+    assert known.told_far == pack_contact(wanted, Address("10.0.0.1", 4100))
+    table.proven(Contact(wanted, new, advertised=None), 2.0)
+    assert known.address == new
+    assert known.told_near == known.told_far == pack_contact(wanted, new)
