@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,8 @@ from console.explanation import (
     verdict_lines,
 )
 from console.progress import Bars
-from console.text import escape, get_line, human_ago, human_size, human_span, plural
+from console.status import status_lines
+from console.text import escape, get_line, human_ago, human_size, plural
 
 Fields = Mapping[str, Any]
 
@@ -251,10 +253,9 @@ def _get(fields: Fields) -> list[str]:
 
 
 def _status(fields: Fields) -> list[str]:
-    shown = dict(fields)
-    if is_terminal(sys.stdout) and "uptime_s" in shown:
-        shown["uptime_s"] = human_span(shown["uptime_s"])
-    return [f"{name}\t{_cell('', value)}" for name, value in shown.items()]
+    if is_terminal(sys.stdout):
+        return status_lines(fields, width=shutil.get_terminal_size().columns)
+    return [f"{name}\t{_cell('', value)}" for name, value in fields.items()]
 
 
 def _explanation(fields: Fields) -> list[str]:

@@ -20,6 +20,7 @@ from dht.collecting import Hit
 from dht.config import DhtConfig
 from dht.engine import Engine, OpenEndpoint, open_udp
 from dht.errors import NotListening
+from dht.figures import Durations
 from dht.lookup import Goal
 from dht.publishing import PublishReport
 from dht.reads import candidate_of
@@ -370,6 +371,14 @@ class DhtNode:
     def observed_address(self) -> Address | None:
         """How at least two others see us."""
         return self._engine.membership.observed_address()
+
+    def lookups(self) -> Durations:
+        """How long the lookups of reads and publishes took, until they had their closest."""
+        return self._engine.reader.durations
+
+    def contact_count(self) -> int:
+        """How many peers the routing table holds."""
+        return len(self._engine.table)
 
     def counters(self) -> dict[str, int]:
         """Count drops, verdicts and datagrams since the start."""

@@ -18,6 +18,7 @@ from dht.collecting import Collector, Hit
 from dht.config import DhtConfig
 from dht.contacts import Contact
 from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer, NotListening
+from dht.figures import Durations
 from dht.heat import Heat, heat_of_number
 from dht.hints import unpack_contact
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, Wait
@@ -88,6 +89,7 @@ class Reader:
         self._believe = believe
         self._drops = drops
         self.bulk: BulkReader | None = None
+        self.durations = Durations()
 
     async def closest(
         self,
@@ -370,6 +372,8 @@ class Reader:
                 case Done():
                     for late in lookup.late():  # the next lookup does not wait for them again
                         self._patience.silent(late.address, now=self._clock())
+                    if lookup.goal is not Goal.REFRESH:  # nobody waits for those
+                        self.durations.add(self._clock() - lookup.started)
                     if trace is not None:
                         closest = tuple(each.peer_id for each in lookup.closest())
                         trace(Ended(self._clock(), closest))

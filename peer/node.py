@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import time
 from typing import Any
@@ -34,6 +33,7 @@ from peer.fetching import Fetching
 from peer.home import Home
 from peer.inbox import Inbox
 from peer.joining import join_network
+from peer.lag import LoopLag
 from peer.mail import Mail
 from peer.networks import Choice, choose_network, invite_for, remember
 from peer.options import AloneOptions, JoinOptions, Observer
@@ -43,8 +43,8 @@ from peer.reporting import Emit, Reporter
 from peer.sending import Sending
 from peer.serving import Acceptance, Offered
 from peer.sharing import Sharing, check_source
+from peer.status import status_view
 from peer.traffic import Traffic
-from peer.version import VERSION
 from peer.views import Snapshot, StatusView
 from queueing.errors import QueueError
 from queueing.journal import OutboxRow
@@ -62,20 +62,6 @@ PEER_RECORD_LIFE_MS = 24 * 3600 * 1000
 PEER_RECORD_REFRESH_S = 6 * 3600.0
 NOBODY_ANSWERS = "no peer of the network answers, so nothing can be found"
 NOBODY_ANSWERS_HINT = "check the connection, or ask a member for a new invite"
-TRAFFIC = frozenset(
-    {
-        "ack-ok",
-        "store-ok",
-        "store-calls",
-        "publish-lookups",
-        "datagrams-sent",
-        "datagrams-received",
-        "bytes-sent",
-        "bytes-received",
-        "stock-contacts",
-    }
-)
-"""Counters that tell of what went well; the others are drops."""
 PRESENCE_REFRESH_S = 15.0
 
 _log = logging.getLogger(__name__)
@@ -170,6 +156,7 @@ class Peer:
         self._control: ControlServer | None = None
         self._mail: Mail | None = None
         self._addresses: tuple[Address, ...] = ()
+        self._lag = LoopLag()
         self._is_ready = False
         self.core = Core.of_peer(home, config, choice.file, nickname_of(options, config))
         self.presence = Presence(self.core)
@@ -327,6 +314,7 @@ class Peer:
             tasks = [
                 group.create_task(self._mail.run()),
                 group.create_task(self.core.dht.watch()),
+                group.create_task(self._lag.run()),
                 group.create_task(self._offer_shares()),
                 group.create_task(self._warn_of_silent_queue()),
                 group.create_task(self._refresh_own_record()),
@@ -425,28 +413,14 @@ class Peer:
 
     def status(self) -> StatusView:
         """Tell how this peer does, without asking anybody."""
-        core = self.core
-        peers = self.presence.known()
-        mail = self._mail
-        counters = core.dht.counters() | ({} if mail is None else mail.counters())
-        return StatusView(
-            id=show_peer_id(core.identity.peer_id),
-            nickname=nickname_of(self._options, core.config),
+        return status_view(
+            self.core,
+            self.presence.known(),
+            self._mail,
+            self._lag,
+            nickname=nickname_of(self._options, self.core.config),
             address=str(self._addresses[0]) if self._addresses else "",
-            network=core.file.network.name,
-            pid=os.getpid(),
-            peers_active=sum(peer.state == "active" for peer in peers),
-            peers_known=len(peers),
-            shares=core.catalog.share_count(),
-            uptime_s=round(time.monotonic() - self._started_at, 1),
-            private=core.file.network.is_private,
-            mailbox=mail is not None and mail.keeps_mail,
-            queue=mail.queue_host if mail is not None else None,
-            version=VERSION,
-            home=str(core.home.path),
-            records=len(core.dht.store),
-            drops={name: count for name, count in counters.items() if name not in TRAFFIC},
-            traffic={name: count for name, count in counters.items() if name in TRAFFIC},
+            uptime_s=time.monotonic() - self._started_at,
         )
 
     def snapshot(self) -> Snapshot:

@@ -147,6 +147,24 @@ class StatusView:
     """What was refused, lost or left out since the start, by reason."""
     traffic: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """What went as it should: datagrams, acknowledgements."""
+    contacts: int = 0
+    """Peers in the routing table."""
+    lookups: int = 0
+    """Since the start; the times are of the last 256."""
+    lookup_ms_p50: float | None = None
+    lookup_ms_p95: float | None = None
+    records_published: int = 0
+    """Own records that are kept published."""
+    republish_in_s: int | None = None
+    """When the next of them is due."""
+    reachability: str = "unknown"
+    """Whether others can reach this peer: `yes`, `no` or `unknown`."""
+    observed_address: str | None = None
+    """Where at least two others see this peer."""
+    clock_offset_ms: int = 0
+    """By how much others say that this machine's clock is behind; 0: it is right, or who knows."""
+    loop_lag_ms_max: float = 0.0
+    """The longest that the event loop was late in the last minute."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
