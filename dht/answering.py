@@ -1,7 +1,8 @@
-"""Answers to the requests of others: our three calls, and the stock ones on open networks.
+"""Answers to the requests of others: our own calls, and the stock ones on open networks.
 
 Owns the rule what may be answered to whom and how large: without a valid token for its address
-a request of ours gets at most its own size back. Must not know sockets, lookups or schedules.
+a request of ours gets at most its own size back, and over the rates nothing at all. Must not know
+sockets, lookups or schedules.
 A request never admits anybody to the table; it only names newcomers to greet.
 """
 
@@ -15,7 +16,7 @@ from dht import wire
 from dht.desk import RecordDesk
 from dht.errors import Dropped
 from dht.hello import SeenHellos, check_hello
-from dht.limits import RateLimit, source_of
+from dht.limits import RequestLimits
 from dht.routing import Table
 from dht.self_view import SelfView
 from dht.tokens import AddressTokens
@@ -28,9 +29,17 @@ GREETED_US_MAX = 1_024
 
 
 class StockAnswerer(Protocol):
-    """Answers the stock calls with the value to send back, or None."""
+    """Answers the stock calls with the frame to send back; BadMessage, Dropped."""
 
-    def answer(self, call: wire.Call, arguments: msgspec.Raw, address: Address) -> object: ...
+    def answer(
+        self, call: wire.Call, arguments: msgspec.Raw, message_id: bytes, address: Address
+    ) -> bytes: ...
+
+
+class Dialler(Protocol):
+    """Dials back whoever asks and has shown a token."""
+
+    def answer(self, body: wire.DialBack, asker_id: bytes, host: str) -> wire.DialledBack: ...
 
 
 class Answerer:
@@ -42,24 +51,28 @@ class Answerer:
         table: Table,
         desk: RecordDesk,
         tokens: AddressTokens,
-        hellos: RateLimit,
+        limits: RequestLimits,
+        dialler: Dialler,
         *,
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
         room_bytes: int,
         stock: StockAnswerer | None,
         on_newcomer: Callable[[bytes, Address, bool], None],
+        on_probe: Callable[[wire.Probe], None],
     ) -> None:
         self._own = own
         self._table = table
         self._desk = desk
         self._tokens = tokens
-        self._hellos = hellos
+        self._limits = limits
+        self._dialler = dialler
         self._clock = clock
         self._wall_ms = wall_ms
         self._room_bytes = room_bytes
         self._stock = stock
         self._on_newcomer = on_newcomer
+        self._on_probe = on_probe
         self._seen = SeenHellos()
         self._greeted_us: OrderedDict[bytes, bool] = OrderedDict()
 
@@ -77,22 +90,40 @@ class Answerer:
         except ValueError:
             raise Dropped("unknown-call") from None
         if call not in wire.OUR_CALLS:
-            return self._answer_stock(call, request.arguments, message_id, address)
+            if self._stock is None:
+                raise Dropped("stock-call")
+            return self._stock.answer(call, request.arguments, message_id, address)
         arguments = wire.read_arguments(request.arguments)
+        if call is wire.Call.PROBE:
+            self._on_probe(wire.read_probe(arguments.body))
+            return None
+        return self._answer_ours(call, arguments, message_id, address, size_bytes)
+
+    def _answer_ours(
+        self,
+        call: wire.Call,
+        arguments: wire.CallArguments,
+        message_id: bytes,
+        address: Address,
+        size_bytes: int,
+    ) -> bytes:
         sender = arguments.sender
         if sender.peer_id == self._own.peer_id:
             raise Dropped("ourselves")
-        trusted = self._tokens.valid(
-            sender.token, address.host, address.port, sender.peer_id, self._clock()
-        )
+        now = self._clock()
+        trusted = self._tokens.valid(sender.token, address.host, address.port, sender.peer_id, now)
         proof = None
         if not trusted:
+            if not self._limits.unproven(now=now):
+                raise Dropped("unproven-rate")
             if sender.hello is None:
                 return self._fit(wire.pack_reply(message_id, wire.Status.TOKEN, None), size_bytes)
             proof = self._prove(sender, address)
             self._remember_greeting(call, arguments)
-        else:
+        elif self._limits.request(address, sender.peer_id, size_bytes, now=now):
             self._notice(sender.peer_id, address)
+        else:
+            raise Dropped("request-rate")
         budget_bytes = self._room_bytes if trusted else min(size_bytes, self._room_bytes)
         reply = self._body_of(call, arguments, message_id, address, proof, budget_bytes)
         return self._fit(reply, budget_bytes)
@@ -114,10 +145,14 @@ class Answerer:
             room_bytes = budget_bytes - head_bytes - ARRAY_HEADS_BYTES
             found = self._desk.find(find, arguments.sender.peer_id, address.host, room_bytes)
             return wire.pack_reply(message_id, wire.Status.OK, proof, wire.pack_body(found))
-        batch = wire.read_store(arguments.body)
         if proof is not None:  # whose address is not yet known stores nothing in its block's name
             return wire.pack_reply(message_id, wire.Status.TOKEN, proof)
         sender_id = arguments.sender.peer_id
+        if call is wire.Call.DIAL_BACK:
+            dial = wire.read_dial_back(arguments.body)
+            dialled = self._dialler.answer(dial, sender_id, address.host)
+            return wire.pack_reply(message_id, wire.Status.OK, None, wire.pack_body(dialled))
+        batch = wire.read_store(arguments.body)
         stored = self._desk.store(batch.records, address.block, sender_id)
         body = self._desk.acknowledge(batch.records, stored, sender_id, message_id)
         return wire.pack_reply(message_id, wire.Status.OK, None, wire.pack_body(body))
@@ -126,7 +161,7 @@ class Answerer:
         hello = sender.hello
         assert hello is not None, "the caller looked"
         now = self._clock()
-        if not self._hellos.allows(source_of(address), now=now):
+        if not self._limits.hello(address, now=now):
             raise Dropped("hello-rate")
         peer_id = check_hello(hello, self._own.network.network_id, self._own.peer_id)
         if peer_id != sender.peer_id:
@@ -150,14 +185,6 @@ class Answerer:
         said_hello = self._greeted_us.pop(peer_id, False)
         if known is None or known.address != address or said_hello:
             self._on_newcomer(peer_id, address, said_hello)
-
-    def _answer_stock(
-        self, call: wire.Call, arguments: msgspec.Raw, message_id: bytes, address: Address
-    ) -> bytes | None:
-        if self._stock is None:
-            raise Dropped("stock-call")
-        value = self._stock.answer(call, arguments, address)
-        return None if value is None else wire.pack_stock_reply(message_id, value)
 
     def _fit(self, reply: bytes, budget_bytes: int) -> bytes:
         if len(reply) > budget_bytes:

@@ -9,7 +9,7 @@ or anybody when the bucket is empty, is refused. Long batches over gRPC can: the
 which leaves the last part of the bucket to the quick one.
 """
 
-from dht.limits import RateLimit
+from dht.limits import Rate, RateLimit
 
 SHARE_DIVISOR = 4
 """One caller of the quick lane has this fraction of the whole; the slow lane leaves as much."""
@@ -27,9 +27,8 @@ class VerifyBudget:
         self._burst_max = float(burst_max)
         self._level = float(burst_max)
         self._since = 0.0
-        self._callers = RateLimit(
-            rate_hz=rate_hz / SHARE_DIVISOR, burst_max=max(1, burst_max // SHARE_DIVISOR)
-        )
+        share = Rate(rate_hz / SHARE_DIVISOR, max(1.0, burst_max // SHARE_DIVISOR))
+        self._callers = RateLimit(share)
 
     def allows(self, caller: str, *, now: float) -> bool:
         """Take one check for a datagram's record; False when it has to be refused."""

@@ -20,6 +20,7 @@ import msgspec
 
 from dht import acks, wire
 from dht.config import DhtConfig
+from dht.dialling import DialLimits
 from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer
 from dht.hello import UNKNOWN_ID, BadHello, Hello, HelloAnswer, check_answer
 from dht.lookup import Candidate
@@ -75,7 +76,7 @@ class _Exchange:
 
 
 class Caller:
-    """Send our three calls and return their checked answers."""
+    """Send our own calls and return their checked answers."""
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Caller:
         sink: ContactSink,
         config: DhtConfig,
         patience: Patience,
+        dials: DialLimits,
         clock: Callable[[], float],
     ) -> None:
         self._protocol = protocol
@@ -91,6 +93,7 @@ class Caller:
         self._sink = sink
         self._config = config
         self._patience = patience
+        self._dials = dials
         self._clock = clock
         self._sessions: OrderedDict[Address, Session] = OrderedDict()
 
@@ -134,19 +137,41 @@ class Caller:
         peer_id: bytes | None = None,
         *,
         in_return: bool = False,
+        is_hint: bool = False,
         timeout_s: float | None = None,
     ) -> bytes:
-        """Prove who is at an address, also where a session exists; return its peer id."""
+        """Prove who is at an address, also where a session exists; return its peer id.
+
+        `is_hint`: others gave us the address, so that dial limits hold.
+        """
         body = wire.pack_body(wire.SayHello(in_return=True)) if in_return else NO_BODY
         _, session = await self._call(
-            peer_id, address, wire.Call.HELLO, body, timeout_s=timeout_s, afresh=True
+            peer_id,
+            address,
+            wire.Call.HELLO,
+            body,
+            timeout_s=timeout_s,
+            afresh=True,
+            is_hint=is_hint,
         )
         return session.peer_id
+
+    async def dial_back(self, candidate: Candidate, body: wire.DialBack) -> wire.DialBackState:
+        """Ask a contact to dial us, or what became of that; NoAnswer, BadAnswer."""
+        exchange, _ = await self._call(
+            candidate.peer_id, candidate.address, wire.Call.DIAL_BACK, wire.pack_body(body)
+        )
+        return self._read(wire.read_dialled_back, exchange.reply.body).state
 
     async def ping(self, candidate: Candidate, *, timeout_s: float | None = None) -> None:
         """Find out whether a contact lives; NoAnswer when it does not."""
         await self._call(
-            candidate.peer_id, candidate.address, wire.Call.HELLO, NO_BODY, timeout_s=timeout_s
+            candidate.peer_id,
+            candidate.address,
+            wire.Call.HELLO,
+            NO_BODY,
+            timeout_s=timeout_s,
+            is_hint=False,
         )
 
     def is_silent(self, address: Address) -> bool:
@@ -207,10 +232,33 @@ class Caller:
         *,
         timeout_s: float | None = None,
         afresh: bool = False,
+        is_hint: bool = True,
     ) -> tuple[_Exchange, Session]:
-        """Make one call, with the hellos and repeats that it needs; afresh: prove the peer anew."""
+        """Make one call; one to a hint that never proved itself within the limits for strangers."""
         timeout_s = self._config.call_timeout_s if timeout_s is None else timeout_s
         deadline = self._clock() + timeout_s
+        if not is_hint or address in self._sessions:
+            return await self._converse(peer_id, address, call, body, deadline, afresh=afresh)
+        if not self._dials.allows(address, now=self._clock()):
+            self._protocol.drops["dial-limited"] += 1
+            raise NoAnswer(f"{address} is left alone for now")
+        try:
+            return await self._converse(peer_id, address, call, body, deadline, afresh=afresh)
+        finally:
+            if address in self._sessions:
+                self._dials.answered(address)
+
+    async def _converse(
+        self,
+        peer_id: bytes | None,
+        address: Address,
+        call: wire.Call,
+        body: bytes,
+        deadline: float,
+        *,
+        afresh: bool,
+    ) -> tuple[_Exchange, Session]:
+        """Send a call with the hellos and repeats that it needs; afresh: prove the peer anew."""
         for _ in range(ATTEMPTS_MAX):
             session = None if afresh else self._session(peer_id, address)
             # A hello and a full batch do not fit one datagram, so the hello goes first.
@@ -302,6 +350,8 @@ class Caller:
         try:
             answer = await answered
         except NoAnswer:
+            if address not in self._sessions:
+                self._dials.silent(address, now=self._clock())
             if peer_id is not None:
                 self._sink.on_silent(peer_id, address)
             raise

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from dht.limits import DialConfig, Limits
 from dht.lookup import LookupConfig
+from dht.reachability import ReachConfig
 from dht.routing import TableConfig
 
 
@@ -40,14 +42,12 @@ class DhtConfig:
     """Hellos back to newcomers that may be under way at once."""
     greeting_again_s: float = 60.0
     """A newcomer that did not answer our hello is not greeted again for this long."""
-    hello_rate_hz: float = 20.0
-    """Hellos that one source may have checked, steadily."""
-    hello_burst_max: int = 200
-    """Hellos that one source may have checked at once."""
-    stock_rate_hz: float = 20.0
-    """Stock calls that one source may have answered, steadily."""
-    stock_burst_max: int = 200
-    """Stock calls that one source may have answered at once."""
+    limits: Limits = field(default_factory=Limits)
+    """What others may have from us, in rates."""
+    dials: DialConfig = field(default_factory=DialConfig)
+    """How often hints may have us dial strangers."""
+    reach: ReachConfig = field(default_factory=ReachConfig)
+    """How we find out whether others can reach us."""
     bootstrap_retry_min_s: float = 1.0
     """First wait before a lonely node tries its bootstrap nodes again; it doubles."""
     bootstrap_retry_max_s: float = 60.0

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol
 
+from dht import wire
 from dht.answering import Answerer
 from dht.budget import VerifyBudget
 from dht.bulk import BulkClient, BulkService, Connect
@@ -20,13 +21,16 @@ from dht.clock import ClockWatch
 from dht.config import DhtConfig
 from dht.contacts import Contact, StockContacts
 from dht.desk import RecordDesk
+from dht.dialback import DialBackDesk, ReachWatch, TcpProbe, fresh_sender
+from dht.dialling import DialLimits
 from dht.errors import NotListening, PortInUse
 from dht.hints import plain_host
 from dht.intake import Intake
-from dht.limits import RateLimit
+from dht.limits import RateLimit, RequestLimits
 from dht.membership import Membership
 from dht.protocol import ShoalProtocol, room_bytes
 from dht.publishing import Publisher
+from dht.reachability import Reach, Reachability
 from dht.reads import Reader
 from dht.records import Kind, PeerPayload, Record, decode_payload
 from dht.routing import Table, contacts_from_rows
@@ -84,6 +88,7 @@ class Engine:
         self._bootstrap_nodes: tuple[BootstrapNode, ...] = ()
         self._remembered: list[Contact] = []
         self._clock_told = (False, False)
+        self.on_reach: Callable[[Reach], None] | None = None
         self._build_tables()
         self._build_wire()
         self._build_work()
@@ -137,6 +142,11 @@ class Engine:
         self.reader.bulk = client
         self.publisher.bulk = client
 
+    def use_tcp(self, probe: TcpProbe) -> None:
+        """Dial askers back over TCP, too, and have our own TCP port judged."""
+        self.dial_back.tcp_probe = probe
+        self.reach.has_tcp = True
+
     def now_ms(self) -> int:
         """Our wall time, corrected by what contacts agree on."""
         return self._raw_wall_ms() + self.clock_watch.offset_ms
@@ -187,6 +197,8 @@ class Engine:
 
     def _build_wire(self) -> None:
         config = self.config
+        self.dials = DialLimits(config.dials)
+        self.dial_back = self._build_dial_back()
         self.protocol = ShoalProtocol(
             self.table,
             self._sealer,
@@ -195,7 +207,11 @@ class Engine:
             drops=self.drops,
         )
         self._stock_pinger = StockPinger(
-            self.protocol, self.stock, clock=self._clock, timeout_s=config.call_timeout_s
+            self.protocol,
+            self.stock,
+            self.dials,
+            clock=self._clock,
+            timeout_s=config.call_timeout_s,
         )
         self.caller = Caller(
             self.protocol,
@@ -203,6 +219,7 @@ class Engine:
             self.membership,
             config,
             self.membership.patience,
+            self.dials,
             self._clock,
         )
 
@@ -213,22 +230,37 @@ class Engine:
             self.table,
             self.desk,
             AddressTokens(self.own.entropy(TOKEN_SECRET_BYTES)),
-            RateLimit(rate_hz=config.hello_rate_hz, burst_max=config.hello_burst_max),
+            RequestLimits(config.limits),
+            self.dial_back,
             clock=self._clock,
             wall_ms=self.now_ms,
             room_bytes=room_bytes(self._sealer),
             stock=None if self.own.network.is_private else self._build_stock_desk(),
             on_newcomer=self.membership.greet,
+            on_probe=self._on_probe,
+        )
+
+    def _build_dial_back(self) -> DialBackDesk:
+        limits = self.config.limits
+        return DialBackDesk(
+            self.own.peer_id,
+            self._sealer.seal,
+            per_peer=RateLimit(limits.dial_backs),
+            in_all=RateLimit(limits.dial_backs_all),
+            entropy=self.own.entropy,
+            clock=self._clock,
+            spawn=self._spawn,
+            send_fresh=fresh_sender(self._open_endpoint, lambda: self.bound),
+            drops=self.drops,
         )
 
     def _build_stock_desk(self) -> StockDesk:
         return StockDesk(
             self.table,
             self.stock,
-            RateLimit(rate_hz=self.config.stock_rate_hz, burst_max=self.config.stock_burst_max),
+            self.config.limits,
             clock=self._clock,
             on_stranger=self._on_stock_stranger,
-            drops=self.drops,
         )
 
     def _build_work(self) -> None:
@@ -272,11 +304,27 @@ class Engine:
             bootstrap=self._bootstrap,
             rng=self._rng,
         )
+        self.reach = self._build_reach()
         self.membership.on_first_contact = self.upkeep.retry_failed
-        self.membership.on_newcomer = self.upkeep.newcomer
+        self.membership.on_newcomer = self._on_newcomer
         self.membership.on_missed = self.upkeep.missed
+        self.membership.on_moved = self.reach.moved
         self.membership.on_clock_sample = self._tell_clock
         self.publisher.on_clock = self._on_clock_answer
+
+    def _build_reach(self) -> ReachWatch:
+        return ReachWatch(
+            Reachability(self.config.reach),
+            self.own,
+            self.caller,
+            witnesses=self.membership.witnesses,
+            own_hosts=self.membership.own_hosts,
+            port=lambda: (*self.own.advertised, self.bound)[0].port,
+            clock=self._clock,
+            spawn=self._spawn,
+            on_change=self._on_reach,
+            drops=self.drops,
+        )
 
     # Tasks and hooks
 
@@ -285,6 +333,8 @@ class Engine:
             self._group = group
             for loop in self.upkeep.loops():
                 group.create_task(loop())
+            if not self.own.client:  # a client of the moment asks nobody
+                group.create_task(self.reach.run())
             ready.set()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -301,6 +351,21 @@ class Engine:
     async def _bootstrap(self) -> int:
         return await self.membership.bootstrap(self._bootstrap_nodes, self._remembered)
 
+    def _on_newcomer(self) -> None:
+        self.upkeep.newcomer()
+        self.reach.look_again()
+
+    def _on_probe(self, probe: wire.Probe) -> None:
+        self.reach.on_probe(probe)
+
+    def _on_reach(self, reach: Reach) -> None:
+        """Be a client while others cannot reach us, and let our contacts know."""
+        was_client, self.own.client = self.own.client, reach is Reach.UNREACHABLE
+        if self.own.client != was_client:
+            self._spawn(self.membership.introduce())
+        if self.on_reach is not None:
+            self.on_reach(reach)
+
     def _on_stored(self, record: Record, sender_id: bytes) -> None:
         """A peer that stores its own `peer` record as away with us takes its leave.
 
@@ -314,7 +379,10 @@ class Engine:
             self.membership.on_farewell(sender_id)
 
     def _on_stock_stranger(self, node_id: bytes, address: Address) -> None:
-        self._spawn(self._stock_pinger.ping(node_id, address))
+        if self._stock_pinger.may_ping(address):
+            self._spawn(self._stock_pinger.ping(node_id, address))
+        else:
+            self.drops["stock-unpinged"] += 1
 
     def _on_clock_answer(self, storer_id: bytes, their_ms: int) -> None:
         """A storer refused a record for its time, and said its own."""

@@ -21,6 +21,7 @@ from dht.errors import DhtError
 from dht.hints import Scope, is_believable, plain_host, scope_of
 from dht.lookup import Candidate, Goal
 from dht.patience import Patience
+from dht.reachability import Witness
 from dht.reads import Reader, Spawn, candidate_of
 from dht.routing import Admission, Table
 from dht.self_view import SelfView
@@ -86,6 +87,8 @@ class Membership:
         self.on_newcomer: Callable[[], None] = lambda: None
         self.on_missed: Callable[[], None] = lambda: None
         self.on_clock_sample: Callable[[], None] = lambda: None
+        self.on_moved: Callable[[], None] = lambda: None
+        """Called when others agree that we are at another address than before."""
 
     def wire_up(self, caller: Caller, reader: Reader, bound: Address) -> None:
         """Take what exists only once the node listens."""
@@ -236,6 +239,24 @@ class Membership:
         if not self._own.client:
             await self._ping_all(closest, self._config.call_timeout_s)
 
+    async def introduce(self) -> None:
+        """Say hello anew to all contacts: each greets in return, and sees what we are now."""
+        slots = asyncio.Semaphore(CHECKS_MAX)
+
+        async def introduce_to(candidate: Candidate) -> None:
+            async with slots:
+                try:
+                    await self._caller.hello(candidate.address, candidate.peer_id)
+                    await self._caller.ping(candidate)  # with the token: now it may greet
+                except DhtError:
+                    self._drops["ping-lost"] += 1
+
+        async with asyncio.TaskGroup() as group:
+            for contact in self._table.contacts():
+                group.create_task(introduce_to(candidate_of(contact)))
+        if not self._own.client:
+            await self.join_neighbourhood()
+
     def believe(self, hint: Address, teller_host: str) -> bool:
         """Tell whether to try an address that another peer gave us."""
         return self._can_send(hint) and is_believable(hint, teller_host) and not self.is_own(hint)
@@ -292,16 +313,19 @@ class Membership:
 
     # Liveness
 
-    async def hello_address(self, address: Address, timeout_s: float) -> ContactView | None:
+    async def hello_address(
+        self, address: Address, timeout_s: float, *, is_hint: bool = False
+    ) -> ContactView | None:
         """Find out who is at an address; None when nobody of this network answers in time.
 
-        An address that is silent already has less time than timeout_s.
+        An address that is silent already has less time than timeout_s; a hint that was silent of
+        late is not dialled at all.
         """
         met: list[bytes] = []
 
         async def greet(each: Address) -> None:
             try:
-                met.append(await self._caller.hello(each))
+                met.append(await self._caller.hello(each, is_hint=is_hint))
             except DhtError:
                 self._drops["hello-lost"] += 1
 
@@ -372,6 +396,19 @@ class Membership:
         candidates = [candidate_of(each) for each in quiet[:limit]]
         await self._ping_all(candidates, self._config.call_timeout_s)
 
+    # Reachability
+
+    def witnesses(self) -> list[Witness]:
+        """List the contacts that may judge whether we can be reached."""
+        contacts = self._table.contacts()
+        return [Witness(each.peer_id, each.address) for each in contacts if not each.failures]
+
+    def own_hosts(self) -> set[str]:
+        """Name all hosts at which we may be: whoever is there too is no judge."""
+        observed = self.observed_address()
+        own = [self._bound, observed, *self._own.advertised]
+        return {each.host for each in own if each is not None}
+
     # Views
 
     def contacts(self) -> list[ContactView]:
@@ -418,10 +455,14 @@ class Membership:
             self._strangers.popitem(last=False)
 
     def _observe(self, proven: Proven) -> None:
+        before = self.observed_address()
         self._observed[proven.peer_id] = proven.answer.observed
         self._observed.move_to_end(proven.peer_id)
         while len(self._observed) > OBSERVED_MAX:
             self._observed.popitem(last=False)
+        after = self.observed_address()
+        if before is not None and after is not None and before != after:
+            self.on_moved()
 
 
 def _contact_of(proven: Proven) -> Contact:

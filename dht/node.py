@@ -18,11 +18,13 @@ import msgspec
 from dht.bulk import Connect
 from dht.collecting import Hit
 from dht.config import DhtConfig
+from dht.dialback import TcpProbe
 from dht.engine import Engine, OpenEndpoint, open_udp
 from dht.errors import NotListening
 from dht.figures import Durations
 from dht.lookup import Goal
 from dht.publishing import PublishReport
+from dht.reachability import Reach
 from dht.reads import candidate_of
 from dht.records import (
     ContentPayload,
@@ -106,6 +108,7 @@ class DhtNode:
         self._drops: Counter[str] = Counter()
         self._running: Engine | None = None
         self._connect: Connect | None = None
+        self._tcp_probe: TcpProbe | None = None
         self.store = RecordStore(network.network_id, limits)
         self.schedule = PublishSchedule(network.network_id, identity.public_key, self._rng)
         self.on_contact: Callable[[bytes, Address], None] | None = None
@@ -113,6 +116,8 @@ class DhtNode:
         self.on_clock: Callable[[int, bool], None] | None = None
         """Called with our clock's error in milliseconds, 0 when it is right again, and whether
         enough contacts say so for it to be corrected."""
+        self.on_reach: Callable[[Reach], None] | None = None
+        """Called with the new verdict, whether others can reach us."""
 
     # Life
 
@@ -135,10 +140,13 @@ class DhtNode:
         )
         engine.membership.on_contact = self._tell_contact
         engine.on_clock = self._tell_clock
+        engine.on_reach = self._tell_reach
         await engine.start(host, port)
         self._running = engine
         if self._connect is not None:
             engine.use_grpc(self._connect)
+        if self._tcp_probe is not None:
+            engine.use_tcp(self._tcp_probe)
         return engine.bound.port
 
     def advertise(self, addresses: Sequence[Address]) -> None:
@@ -150,6 +158,12 @@ class DhtNode:
         self._connect = connect
         if self._running is not None:
             self._running.use_grpc(connect)
+
+    def use_tcp(self, probe: TcpProbe) -> None:
+        """Say that we listen on TCP under the same number, and how to try another peer's port."""
+        self._tcp_probe = probe
+        if self._running is not None:
+            self._running.use_tcp(probe)
 
     async def bootstrap(self, nodes: Sequence[BootstrapNode]) -> int:
         """Join through bootstrap nodes and remembered contacts; return the contacts gained.
@@ -318,9 +332,14 @@ class DhtNode:
         """Ping contacts at once (None: all), so that `contacts` is current."""
         await self._engine.membership.check(peer_ids, timeout_s)
 
-    async def hello_address(self, address: Address, timeout_s: float = 2.0) -> ContactView | None:
-        """Find out who is at an address; None when nobody of this network answers."""
-        return await self._engine.membership.hello_address(address, timeout_s)
+    async def hello_address(
+        self, address: Address, timeout_s: float = 2.0, *, is_hint: bool = False
+    ) -> ContactView | None:
+        """Find out who is at an address; None when nobody of this network answers.
+
+        `is_hint`: others gave us the address, so that the limits for strangers hold.
+        """
+        return await self._engine.membership.hello_address(address, timeout_s, is_hint=is_hint)
 
     async def closest_peers(self, key: bytes) -> list[ContactView]:
         """Look up the peers closest to a key that answer, closest first."""
@@ -380,6 +399,11 @@ class DhtNode:
         """How many peers the routing table holds."""
         return len(self._engine.table)
 
+    @property
+    def reach(self) -> Reach:
+        """Whether others can reach us, as far as two contacts agree."""
+        return Reach.UNKNOWN if self._running is None else self._running.reach.state
+
     def counters(self) -> dict[str, int]:
         """Count drops, verdicts and datagrams since the start."""
         return dict(self._drops) if self._running is None else self._running.counters()
@@ -402,6 +426,10 @@ class DhtNode:
     def _tell_clock(self, offset_ms: int, is_corrected: bool) -> None:
         if self.on_clock is not None:
             self.on_clock(offset_ms, is_corrected)
+
+    def _tell_reach(self, reach: Reach) -> None:
+        if self.on_reach is not None:
+            self.on_reach(reach)
 
 
 def bulk_handler(node: DhtNode) -> grpc.GenericRpcHandler:

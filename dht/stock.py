@@ -6,16 +6,16 @@ of its own, told to other stock nodes, and never chosen to store.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from typing import assert_never
 
 import msgspec
 
 from dht import wire
-from dht.errors import BadMessage, DhtError
+from dht.dialling import DialLimits
+from dht.errors import BadMessage, DhtError, Dropped
 from dht.hints import Scope, address_to_tell, scope_of
-from dht.limits import RateLimit, source_of
+from dht.limits import DoubleLimit, Limits, RateLimit, source_of
 from dht.protocol import ShoalProtocol
 from dht.routing import StockContacts, Table
 from identity.address import Address
@@ -31,24 +31,32 @@ class StockDesk:
         self,
         table: Table,
         stock: StockContacts,
-        limit: RateLimit,
+        limits: Limits,
         *,
         clock: Callable[[], float],
         on_stranger: Callable[[bytes, Address], None],
-        drops: Counter[str],
     ) -> None:
         self._table = table
         self._stock = stock
-        self._limit = limit
+        self._calls = RateLimit(limits.stock)
+        self._bytes = DoubleLimit(limits.stock_bytes, limits.stock_bytes_all)
         self._clock = clock
         self._on_stranger = on_stranger
-        self._drops = drops
 
-    def answer(self, call: wire.Call, arguments: msgspec.Raw, address: Address) -> object:
-        """Return the value that answers a stock call, or None."""
-        if not self._limit.allows(source_of(address), now=self._clock()):
-            self._drops["stock-rate"] += 1
-            return None
+    def answer(
+        self, call: wire.Call, arguments: msgspec.Raw, message_id: bytes, address: Address
+    ) -> bytes:
+        """Return the frame that answers a stock call; BadMessage, Dropped."""
+        source, now = source_of(address), self._clock()
+        if not self._calls.allows(source, now=now):
+            raise Dropped("stock-rate")
+        value = self._value(call, arguments, address)
+        reply = wire.pack_stock_reply(message_id, value)
+        if not self._bytes.allows(source, now=now, amount=len(reply)):
+            raise Dropped("stock-bytes")
+        return reply
+
+    def _value(self, call: wire.Call, arguments: msgspec.Raw, address: Address) -> object:
         match call:
             case wire.Call.STUN:
                 wire.read_stock_arguments(arguments, 0)
@@ -63,8 +71,14 @@ class StockDesk:
             case wire.Call.STORE:
                 self._welcome(wire.read_stock_arguments(arguments, 3)[0], address)
                 return False
-            case wire.Call.FIND_RECORDS | wire.Call.STORE_RECORDS | wire.Call.HELLO:
-                return None
+            case (
+                wire.Call.FIND_RECORDS
+                | wire.Call.STORE_RECORDS
+                | wire.Call.HELLO
+                | wire.Call.DIAL_BACK
+                | wire.Call.PROBE
+            ):
+                raise Dropped("unknown-call")
             case _:
                 assert_never(call)
 
@@ -94,7 +108,7 @@ class StockDesk:
         told.extend(
             (node.long_id ^ target, [node.id, node.ip, node.port])
             for node in self._stock.closest(key, k, self._clock(), exclude=asker_id)
-            if is_near or scope_of(node.ip) is not Scope.LOOPBACK
+            if is_near or scope_of(node.ip) > Scope.LOOPBACK
         )
         told.sort(key=lambda each: each[0])
         return [row for _, row in told[:k]]
@@ -107,20 +121,26 @@ class StockPinger:
         self,
         protocol: ShoalProtocol,
         stock: StockContacts,
+        dials: DialLimits,
         *,
         clock: Callable[[], float],
         timeout_s: float,
     ) -> None:
+        self._dials = dials
         self._protocol = protocol
         self._stock = stock
         self._clock = clock
         self._timeout_s = timeout_s
         self._under_way: set[Address] = set()
 
+    def may_ping(self, address: Address) -> bool:
+        """Tell whether a stranger is pinged now: its address may be forged."""
+        if address in self._under_way or len(self._under_way) >= PINGS_MAX:
+            return False
+        return self._dials.allows(address, now=self._clock())
+
     async def ping(self, node_id: bytes, address: Address) -> None:
         """Ask a stranger for its id; it enters the stock table when that is what it claimed."""
-        if address in self._under_way or len(self._under_way) >= PINGS_MAX:
-            return
         self._under_way.add(address)
         own_id = self._protocol.source_node.id
         try:
@@ -129,9 +149,13 @@ class StockPinger:
             )
             async with asyncio.timeout(self._timeout_s):
                 answer = await future
+            self._dials.answered(address)
             if wire.read_peer_id(answer.value) == node_id:
                 self._stock.seen(node_id, address.host, address.port, self._clock())
-        except (DhtError, TimeoutError):
+        except TimeoutError:
+            self._dials.silent(address, now=self._clock())
+            self._protocol.drops["stock-silent"] += 1
+        except DhtError:
             self._protocol.drops["stock-silent"] += 1
         finally:
             self._under_way.discard(address)

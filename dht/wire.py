@@ -1,4 +1,4 @@
-"""The bytes of a datagram: rpcudp frames, our three calls and the five stock ones.
+"""The bytes of a datagram: rpcudp frames, our own calls and the five stock ones.
 
 Owns the frame, the message structs, their limits and their codec. It must not know
 sockets, clocks, tables or which contact is proven: `dht.protocol` decides that.
@@ -37,6 +37,7 @@ RecordBytes = Annotated[bytes, msgspec.Meta(min_length=1, max_length=900)]
 SignatureBytes = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 WallMs = Annotated[int, msgspec.Meta(ge=0, le=WALL_MS_MAX)]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+ProbeNonce = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 CompactContact = Annotated[bytes, msgspec.Meta(min_length=27, max_length=39)]
 
 
@@ -53,6 +54,8 @@ class Call(enum.StrEnum):
     FIND_RECORDS = "find_records"
     STORE_RECORDS = "store_records"
     HELLO = "hello"
+    DIAL_BACK = "dial_back"
+    PROBE = "probe"
     STUN = "stun"
     PING = "ping"
     FIND_NODE = "find_node"
@@ -60,7 +63,9 @@ class Call(enum.StrEnum):
     STORE = "store"
 
 
-OUR_CALLS = frozenset({Call.FIND_RECORDS, Call.STORE_RECORDS, Call.HELLO})
+OUR_CALLS = frozenset(
+    {Call.FIND_RECORDS, Call.STORE_RECORDS, Call.HELLO, Call.DIAL_BACK, Call.PROBE}
+)
 
 
 class Status(enum.IntEnum):
@@ -135,6 +140,42 @@ class StoredRecords(msgspec.Struct, frozen=True, array_like=True):
     signature: SignatureBytes
 
 
+class DialBack(msgspec.Struct, frozen=True, array_like=True):
+    """Ask to be dialled at a port of the host that this request comes from.
+
+    Asked again with the same nonce it tells what became of it.
+    """
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+    nonce: ProbeNonce
+    tcp: bool = True
+    """Whether anybody listens on TCP there, too."""
+
+
+class DialBackState(enum.IntEnum):
+    """How far a dial back has come; the datagrams themselves tell whether UDP gets through."""
+
+    TRYING = 0
+    OPEN = 1
+    """Probes were sent, and TCP, where asked for, met the asker."""
+    CLOSED = 2
+    """Probes were sent, but TCP did not meet the asker."""
+    BUSY = 3
+    """Nothing was or will be tried: ask somebody else."""
+
+
+class DialledBack(msgspec.Struct, frozen=True, array_like=True):
+    """The answer to `dial_back`."""
+
+    state: DialBackState
+
+
+class Probe(msgspec.Struct, frozen=True, array_like=True):
+    """What comes from a fresh port to whoever asked to be dialled; it is not answered."""
+
+    nonce: ProbeNonce
+
+
 class Proof(msgspec.Struct, frozen=True, array_like=True):
     """The answer to a hello: who answers, a token for the asker's address, the wall time."""
 
@@ -186,6 +227,9 @@ _find = msgspec.msgpack.Decoder(FindRecords)
 _found = msgspec.msgpack.Decoder(FoundRecords)
 _store = msgspec.msgpack.Decoder(StoreRecords)
 _stored = msgspec.msgpack.Decoder(StoredRecords)
+_dial_back = msgspec.msgpack.Decoder(DialBack)
+_dialled_back = msgspec.msgpack.Decoder(DialledBack)
+_probe = msgspec.msgpack.Decoder(Probe)
 
 
 def split_frame(data: bytes) -> Frame:
@@ -232,7 +276,16 @@ def pack_stock_call(message_id: bytes, call: Call, *arguments: object) -> bytes:
 
 
 def pack_body(
-    body: SayHello | FindRecords | FoundRecords | StoreRecords | StoredRecords | VerdictLine | None,
+    body: SayHello
+    | FindRecords
+    | FoundRecords
+    | StoreRecords
+    | StoredRecords
+    | VerdictLine
+    | DialBack
+    | DialledBack
+    | Probe
+    | None,
 ) -> bytes:
     """Encode the body of a call or of its answer."""
     return _pack(body)
@@ -276,6 +329,21 @@ def read_store(value: msgspec.Raw) -> StoreRecords:
 def read_stored(value: msgspec.Raw) -> StoredRecords:
     """Decode the answer to `store_records`."""
     return _decode(_stored, value)
+
+
+def read_dial_back(value: msgspec.Raw) -> DialBack:
+    """Decode the body of `dial_back`."""
+    return _decode(_dial_back, value)
+
+
+def read_dialled_back(value: msgspec.Raw) -> DialledBack:
+    """Decode the answer to `dial_back`."""
+    return _decode(_dialled_back, value)
+
+
+def read_probe(value: msgspec.Raw) -> Probe:
+    """Decode the body of `probe`."""
+    return _decode(_probe, value)
 
 
 def read_stock_arguments(value: msgspec.Raw, count: int) -> list[object]:

@@ -70,7 +70,7 @@ class _Search:
         self._tried.update(fresh)
 
         async def greet(address: Address) -> Address | None:
-            met = await self._dht.hello_address(address, timeout_s=timeout_s)
+            met = await self._dht.hello_address(address, timeout_s=timeout_s, is_hint=True)
             return address if met is not None and met.peer_id == self._peer_id else None
 
         return await _first([greet(address) for address in fresh])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dht.errors import PortInUse
-from identity.address import Address
+from identity.address import PORT_MAX, Address
 from simulation.loop import VirtualLoop
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ MEAN_DISTANCE = (2 + math.sqrt(2) + 5 * math.log(1 + math.sqrt(2))) / 15
 """Of two random points in the unit square."""
 ACCESS_SHARE = 0.3
 """Share of the mean round trip that is in the two access lines."""
+FREE_PORT_MIN = 49_152
+"""The first of the ports for the moment (RFC 6335)."""
 NAT_MEMORY_S = 120.0
 """How long an unreachable endpoint still hears from where it sent to (RFC 4787, section 4.3)."""
 NAT_ENTRIES_MAX = 4_096
@@ -183,6 +185,13 @@ class VirtualNetwork:
         transport = VirtualTransport(self, endpoint)
         protocol.connection_made(transport)
         return transport
+
+    def free_port(self, host: str) -> Address:
+        """Return an address of a host at which nothing is bound."""
+        for port in range(FREE_PORT_MIN, PORT_MAX + 1):
+            if (host, port) not in self._endpoints:
+                return Address(host, port)
+        raise PortInUse(f"all UDP ports on {host} are in use")
 
     def unbind(self, endpoint: Endpoint) -> None:
         """Let an endpoint's port go; what is on its way there is lost."""

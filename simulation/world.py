@@ -206,7 +206,13 @@ class World:
         endpoint = Endpoint(peer.address, peer.place, peer.reachable, side=peer.side)
 
         async def bind(protocol: asyncio.DatagramProtocol, host: str, port: int) -> None:
-            assert (host, port) == (peer.address.host, peer.address.port)
+            assert host == peer.address.host
+            if port == 0:  # a port of the moment, to dial somebody back from
+                address = self.network.free_port(host)
+                fresh = Endpoint(address, peer.place, peer.reachable, side=peer.side)
+                self.network.bind(fresh, protocol)
+                return
+            assert port == peer.address.port
             self.network.bind(endpoint, protocol)
 
         if peer.persistence is not None:

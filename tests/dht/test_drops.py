@@ -336,7 +336,7 @@ async def test_misspelt_method_is_an_attribute_error():
 
 async def test_flood_of_hellos_from_one_source_is_limited():
     async with nodes_of(1) as [node]:
-        burst = node.config.hello_burst_max
+        burst = int(node.config.limits.hellos.burst_max)
         with raw_socket() as udp:
             for number in range(burst + 50):
                 hello = hello_to(node, nonce=number.to_bytes(16, "big"), signature=b"s" * 64)

@@ -18,7 +18,7 @@ from dht.hints import (
     scope_of,
     unpack_contact,
 )
-from dht.limits import RateLimit, source_of
+from dht.limits import Rate, RateLimit, source_of
 from dht.storage import Stored, Verdict
 from identity.address import Address
 from identity.keys import Identity
@@ -88,14 +88,14 @@ def test_arbitrary_bytes_are_a_contact_or_a_bad_message(data):
 
 
 def test_rate_limit_allows_a_burst_then_the_rate_and_bounds_its_memory():
-    limit = RateLimit(rate_hz=2.0, burst_max=3, sources_max=4)
+    limit = RateLimit(Rate(2.0, 3.0), sources_max=4)
     assert [limit.allows("a", now=0.0) for _ in range(4)] == [True, True, True, False]
     assert limit.allows("b", now=0.0)
     assert limit.allows("a", now=0.5)
     assert not limit.allows("a", now=0.5)
     for number in range(10):
         limit.allows(str(number), now=1.0)
-    assert len(limit._levels) == 4
+    assert len(limit) == 4
 
 
 def test_peers_on_one_machine_are_sources_of_their_own_and_public_ones_share_a_block():

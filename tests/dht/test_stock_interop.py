@@ -89,7 +89,7 @@ async def test_stock_node_gets_nothing_from_a_private_network():
 
 async def test_stock_flood_is_limited():
     async with nodes_of(1) as [node]:
-        burst = node.config.stock_burst_max
+        burst = int(node.config.limits.stock.burst_max)
         with raw_socket() as udp:
             for _ in range(burst * 2):
                 data = wire.pack_stock_call(b"m" * 20, wire.Call.PING, node.peer_id)

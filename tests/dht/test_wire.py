@@ -46,7 +46,24 @@ def test_token_reply_is_smaller_than_any_call_of_ours():
     assert len(reply) < len(smallest)
 
 
+def test_dial_back_its_answer_and_the_probe_are_these_bytes():
+    dial = wire.DialBack(4100, b"n" * 16, True)
+    assert wire.pack_body(dial) == b"\x93\xcd\x10\x04\xc4\x10" + b"n" * 16 + b"\xc3"
+    dialled = wire.DialledBack(wire.DialBackState.CLOSED)
+    assert wire.pack_body(dialled) == b"\x91\x02"
+    probe = wire.Probe(b"n" * 16)
+    assert wire.pack_body(probe) == b"\x91\xc4\x10" + b"n" * 16
+    assert wire.read_dial_back(msgspec.Raw(wire.pack_body(dial))) == dial
+    assert wire.read_dialled_back(msgspec.Raw(wire.pack_body(dialled))) == dialled
+    assert wire.read_probe(msgspec.Raw(wire.pack_body(probe))) == probe
+    assert wire.Call("dial_back") is wire.Call.DIAL_BACK
+    assert wire.Call("probe") is wire.Call.PROBE
+
+
 READERS = [
+    wire.read_dial_back,
+    wire.read_dialled_back,
+    wire.read_probe,
     wire.read_request,
     wire.read_arguments,
     wire.read_reply,
