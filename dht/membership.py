@@ -304,12 +304,12 @@ class Membership:
         return [each for each in found if self._can_send(each)][:RESOLVED_MAX]
 
     def _can_send(self, address: Address) -> bool:
-        """An IPv4 socket reaches no IPv6 address; an IPv6 one reaches both."""
+        """A socket reaches its own family; both when it listens on all IPv6 addresses."""
         ip = ip_of(address.host)
-        if ip is None:
-            return False
         own = None if self._bound is None else ip_of(self._bound.host)
-        return ip.version == 4 or own is None or own.version == 6
+        if ip is None or own is None:
+            return ip is not None
+        return ip.version == own.version or (own.version == 6 and own.is_unspecified)
 
     # Liveness
 

@@ -1,7 +1,9 @@
 """Nodes that come, go, restart and greet one another, over real sockets."""
 
 import asyncio
+import socket
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +13,7 @@ from identity.address import Address
 from identity.keys import Identity
 from identity.network import BootstrapNode
 from tests.dht.nodes import (
+    CONFIG,
     NAME,
     address_of,
     entry,
@@ -158,3 +161,54 @@ async def test_peer_for_whom_the_table_has_no_room_is_known_when_it_answers():
             assert len(node.contacts()) == len(nodes)
         finally:
             await node.close()
+
+
+def resolve(monkeypatch, name, hosts):
+    """Let a host name have these addresses."""
+    rows = {
+        host: (socket.AF_INET6, (host, 0, 0, 0)) if ":" in host else (socket.AF_INET, (host, 0))
+        for host in hosts
+    }
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, *arguments, **options):
+        if host != name:
+            return real(host, *arguments, **options)
+        return [(family, socket.SOCK_DGRAM, 17, "", place) for family, place in rows.values()]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize("own_host", ["127.0.0.1", "::"])
+async def test_of_the_addresses_of_a_bootstrap_name_the_one_that_answers_is_enough(
+    monkeypatch, own_host
+):
+    resolve(monkeypatch, "seed.example", ["127.0.0.2", "::1", "127.0.0.3", "127.0.0.1"])
+    stubborn = replace(CONFIG, call_timeout_s=30.0, resend_s=20.0)
+    async with nodes_of(1) as [seed]:
+        node = make_node(config=stubborn)
+        await node.listen(own_host, 0)
+        try:
+            async with asyncio.timeout(10.0):
+                gained = await node.bootstrap(
+                    [BootstrapNode(Address("seed.example", seed.bound.port))]
+                )
+            assert gained == 1
+            assert [each.address for each in node.contacts()] == [address_of(seed)]
+        finally:
+            await node.close()
+
+
+async def test_nothing_is_sent_where_the_own_socket_cannot_reach(monkeypatch):
+    resolve(monkeypatch, "seed.example", ["127.0.0.1", "::1"])
+    seed, node = make_node(), make_node()
+    await seed.listen("::1", 0)
+    await node.listen("::1", 0)
+    try:
+        address = Address("seed.example", seed.bound.port)
+        assert await node.bootstrap([BootstrapNode(address)]) == 1
+        assert "send-error" not in node.counters()
+        assert len(node.engine.membership.absent) == 0
+    finally:
+        await node.close()
+        await seed.close()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.support.processes import CLI
 
-NETWORK = "10.213.77"
+NETWORKS = {4: ("10.213.77.", 24), 6: ("fd0a:d54d::", 64)}
+"""The first part of the addresses of each family, and the length of the prefix."""
 _TIMEOUT_S = 10
 
 
@@ -78,15 +79,15 @@ def why_no_hosts() -> str:
 
 
 @contextlib.contextmanager
-def hosts(folder: Path, count: int) -> Iterator[list[Host]]:
-    """Make hosts that reach each other and nothing else, and take them away again."""
+def hosts(folder: Path, count: int, *, version: int = 4) -> Iterator[list[Host]]:
+    """Make hosts of one IP version that reach each other and nothing else; take them away again."""
     name = f"shoal{secrets.token_hex(2)}"
     made: list[Host] = []
     _ip("link", "add", name, "type", "bridge")
     try:
         _ip("link", "set", name, "up")
         for number in range(1, count + 1):
-            made.append(_host(folder, name, number))  # noqa: PERF401 - what was made is taken away
+            made.append(_host(folder, name, number, version))  # noqa: PERF401 - what was made is taken away
         yield made
     finally:
         for host in made:
@@ -94,18 +95,21 @@ def hosts(folder: Path, count: int) -> Iterator[list[Host]]:
         _ip("link", "del", name)
 
 
-def _host(folder: Path, bridge: str, number: int) -> Host:
+def _host(folder: Path, bridge: str, number: int, version: int) -> Host:
     namespace, outside = f"{bridge}-{number}", f"{bridge}v{number}"
-    address = f"{NETWORK}.{number}"
+    prefix, length = NETWORKS[version]
+    address = f"{prefix}{number}"
     _ip("netns", "add", namespace)
     _ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", namespace)
     _ip("link", "set", outside, "master", bridge)
     _ip("link", "set", outside, "up")
     inside = ("-n", namespace)
-    _ip(*inside, "addr", "add", f"{address}/24", "dev", "eth0")
+    # Nobody else has the address, and looking for a duplicate takes a second.
+    options = ["nodad"] if version == 6 else []
+    _ip(*inside, "addr", "add", f"{address}/{length}", "dev", "eth0", *options)
     _ip(*inside, "link", "set", "eth0", "up")
     _ip(*inside, "link", "set", "lo", "up")
-    _ip(*inside, "route", "add", "default", "dev", "eth0")
+    _ip(f"-{version}", *inside, "route", "add", "default", "dev", "eth0")
     cli = folder / f"{namespace}.py"
     words = ["ip", "netns", "exec", namespace, sys.executable, str(CLI)]
     # exec, so that the process id is that of the command itself.
