@@ -17,17 +17,15 @@ signed by the owner.
 
 import bisect
 import collections
-import enum
 import hashlib
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
 
 import msgspec
 
-from dht.errors import BadRecord, RecordFault
+from dht.errors import BadRecord
 from dht.heat import Heat, HotKeys
 from dht.records import (
     KEY_BYTES,
@@ -36,14 +34,25 @@ from dht.records import (
     Payload,
     Record,
     WordPayload,
-    decode_payload,
     decode_record,
     encode_record,
     inspect_record,
     verify_signature,
 )
-from dht.words import is_fully_indexed, matches
+from dht.verdicts import Stored, Verdict, refusal
+from dht.words import WordFilter, is_fully_indexed, spelled
 from identity.encoding import length_prefixed
+
+__all__ = [
+    "Changes",
+    "Page",
+    "RecordStore",
+    "SavedRecord",
+    "StorageLimits",
+    "Stored",
+    "Verdict",
+    "entry_id_of",
+]
 
 ENTRY_ID_BYTES = 20
 # An expiry queue keeps an item for each replaced record; past this slack it is built anew.
@@ -78,28 +87,6 @@ class StorageLimits:
         return max(1, self.key_records_max // self.group_divisor)
 
 
-class Verdict(enum.IntEnum):
-    """A storer's answer about one record; the number is what the wire carries."""
-
-    OK = 0
-    STALE = 1
-    FULL = 2
-    CLOCK = 3
-    BAD = 4
-    BUSY = 5
-    HOT = 6
-    """No room under a word's own key: the record belongs in the word's shard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A verdict; with STALE our sequence, with CLOCK our time."""
-
-    verdict: Verdict
-    sequence: int | None = None
-    our_ms: int | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """Records in a stable order, and where to go on; an empty cursor ends the set."""
@@ -129,6 +116,8 @@ class _Entry:
     record: Record
     group: bytes
     source_block: str
+    words: str
+    """Those of its filename, spelled out; kept because a filter looks at all that is there."""
 
 
 @dataclass(slots=True)
@@ -188,7 +177,7 @@ class RecordStore:
             stored = self._judge(record, now_ms, source_block, may_verify)
         except BadRecord as error:
             self._counters[f"store-bad-{error.reason}"] += 1
-            stored = _refusal(error.reason, now_ms)
+            stored = refusal(error.reason, now_ms)
         self._counters[f"store-{stored.verdict.name.lower()}"] += 1
         return stored
 
@@ -214,12 +203,13 @@ class RecordStore:
 
     def _load_row(self, row: SavedRecord, now_ms: int) -> bool:
         record = decode_record(row.data)
-        inspect_record(record, self._network_id, now_ms=now_ms)
+        payload = inspect_record(record, self._network_id, now_ms=now_ms)
         if row.entry_id != entry_id_of(record):
             return False
         if self._find_entry(record.key, row.entry_id) is not None:
             return True  # what came over the network meanwhile stays, and so does its row
-        if self._put(record, row.entry_id, row.source_block) is not Verdict.OK:
+        words = _words_of(payload)
+        if self._put(record, row.entry_id, row.source_block, words) is not Verdict.OK:
             return False
         self._saved.pop(row.entry_id, None)
         return True
@@ -245,9 +235,9 @@ class RecordStore:
         if not may_verify():
             return Stored(Verdict.BUSY)
         verify_signature(record, self._network_id)
-        return Stored(self._put(record, entry_id, source_block))
+        return Stored(self._put(record, entry_id, source_block, _words_of(payload)))
 
-    def _put(self, record: Record, entry_id: bytes, source_block: str) -> Verdict:
+    def _put(self, record: Record, entry_id: bytes, source_block: str, words: str) -> Verdict:
         source_block = source_block[:SOURCE_BLOCK_CHARS_MAX]
         group = _group_of(record, source_block)
         shelf = self._shelves.get(record.key)
@@ -267,7 +257,7 @@ class RecordStore:
                 shelf.groups[group] += 1
             else:
                 group, source_block = held.group, held.source_block
-        shelf.entries[entry_id] = _Entry(record, group, source_block)
+        shelf.entries[entry_id] = _Entry(record, group, source_block, words)
         self._queue_expiry(record, entry_id)
         self._saved[entry_id] = record.key
         self._deleted.pop(entry_id, None)
@@ -332,16 +322,19 @@ class RecordStore:
         if shelf is None:
             return Page((), b"")
         limit = max(1, min(limit, self._limits.page_records_max))
+        wanted = WordFilter(words, prefix) if words or prefix else None
         found: list[Record] = []
         last = b""
         for entry_id in shelf.order[bisect.bisect_right(shelf.order, after) :]:
             if len(found) == limit:
                 return Page(tuple(found), last)
-            record = shelf.entries[entry_id].record
+            entry = shelf.entries[entry_id]
+            record = entry.record
             if record.expires_ms <= now_ms or (record.withdrawn and not withdrawn):
                 continue
-            wanted = not kinds or record.kind in kinds
-            if wanted and (not (words or prefix) or _has_words(record, words, prefix)):
+            if kinds and record.kind not in kinds:
+                continue
+            if wanted is None or wanted.matches(entry.words):
                 found.append(record)
                 last = entry_id
         return Page(tuple(found), b"")
@@ -464,30 +457,9 @@ def _uncount(counter: collections.Counter[bytes], name: bytes) -> None:
         del counter[name]
 
 
-def _has_words(record: Record, words: Sequence[str], prefix: str) -> bool:
-    match decode_payload(record.kind, record.payload):
+def _words_of(payload: Payload) -> str:
+    match payload:
         case NamePayload(filename=filename) | WordPayload(filename=filename):
-            return matches(filename, words, prefix)
+            return spelled(filename)
         case _:
-            return False
-
-
-def _refusal(fault: RecordFault, now_ms: int) -> Stored:
-    """Turn a fault into a verdict: a clock that is off is worth telling, the rest is BAD."""
-    match fault:
-        case RecordFault.AHEAD | RecordFault.EXPIRED:
-            return Stored(Verdict.CLOCK, our_ms=now_ms)
-        case (
-            RecordFault.TOO_LARGE
-            | RecordFault.MALFORMED
-            | RecordFault.NOT_CANONICAL
-            | RecordFault.VERSION
-            | RecordFault.FIELD
-            | RecordFault.FILENAME
-            | RecordFault.KEY
-            | RecordFault.LIFETIME
-            | RecordFault.SIGNATURE
-        ):
-            return Stored(Verdict.BAD)
-        case _:
-            assert_never(fault)
+            return ""

@@ -201,3 +201,20 @@ def test_a_query_has_a_word_to_look_up_and_its_words_are_words(arguments: list[s
     assert query.words == selective_first(query.words)
     for word in (*query.words, *([query.prefix] if query.prefix else [])):
         assert words_of(word) == (word,)
+
+
+@given(
+    st.one_of(crowded_names, filenames),
+    st.lists(st.one_of(st.sampled_from(["a", "b", "whale", "zu", "sea"]), filenames), max_size=3),
+    st.sampled_from(["", "a", "wha", "z", "se"]),
+)
+def test_matching_is_a_matter_of_whole_words_and_of_how_one_begins(
+    filename: str, words: list[str], prefix: str
+) -> None:
+    has = set(words_of(filename))
+    wanted = {part for word in words for part in words_of(word)}
+    nothing = bool(words) and not wanted
+    expected = wanted <= has and any(
+        word.startswith(prefix) for word in (*has, *[""] * (not prefix))
+    )
+    assert matches(filename, words, prefix) == (expected and not nothing)
