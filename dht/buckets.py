@@ -32,6 +32,8 @@ class TableConfig:
     """No bucket splits from this many contacts on: only the places left in buckets fill up."""
     block_contacts_max: int = 2
     """Contacts of one public address block in a bucket, and among its replacements."""
+    closest_block_contacts_max: int = 1
+    """Contacts of one such block among those closest to a key, while enough others are there."""
     failures_max: int = 3
     """Failures in a row after which a contact goes."""
     failures_replaced_max: int = 2

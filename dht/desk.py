@@ -143,7 +143,7 @@ class RecordDesk:
     def _contacts(self, body: wire.FindRecords, asker_id: bytes, asker_host: str) -> list[bytes]:
         if not body.contacts_wanted:
             return []
-        closest = self._table.closest(
+        closest = self._table.closest_spread(
             body.key, body.contacts_wanted, exclude=asker_id, failures_max=TOLD_FAILURES_MAX
         )
         is_near = scope_of(asker_host) is Scope.LOOPBACK

@@ -34,6 +34,7 @@ from dht.reachability import Reach, Reachability
 from dht.reads import Reader
 from dht.records import Kind, PeerPayload, Record, decode_payload
 from dht.routing import Table, contacts_from_rows
+from dht.running import LookupRunner
 from dht.schedule import PublishSchedule
 from dht.seal import SESSION_BYTES, sealer_of
 from dht.self_view import SelfView
@@ -264,17 +265,23 @@ class Engine:
         )
 
     def _build_work(self) -> None:
-        self.reader = Reader(
-            self.caller,
+        self.runner = LookupRunner(
             self.table,
-            self.store,
-            self.own,
             self.config,
             self.membership.patience,
             clock=self._clock,
-            wall_ms=self.now_ms,
             spawn=self._spawn,
             believe=self.membership.believe,
+            drops=self.drops,
+        )
+        self.reader = Reader(
+            self.caller,
+            self.runner,
+            self.store,
+            self.own,
+            self.config,
+            wall_ms=self.now_ms,
+            spawn=self._spawn,
             drops=self.drops,
         )
         self.publisher = Publisher(

@@ -1,7 +1,8 @@
 """One Kademlia lookup as a pure state machine: whom to ask next, and when it is done.
 
-Owns the choice of candidates, the soft and hard timeouts and the stop rule. Knows no message, no
-socket, no record and no routing table: it is given seeds, replies, failures and the time.
+Owns the order of candidates, the soft and hard timeouts and the stop rule. Knows no message, no
+socket, no record and no routing table: it is given seeds, replies, failures and the time. Whom to
+believe how far is `dht.doubt`.
 Source: Maymounkov & Mazières, "Kademlia", section 2.3; the shape of rust-libp2p's
 `query/peers/closest.rs`; the soft timeout that opens a slot as in libtorrent.
 """
@@ -9,120 +10,36 @@ Source: Maymounkov & Mazières, "Kademlia", section 2.3; the shape of rust-libp2
 from __future__ import annotations
 
 import bisect
-import enum
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import assert_never
 
-import msgspec
-
+from dht.candidates import (
+    Ask,
+    Candidate,
+    Done,
+    Goal,
+    LookupConfig,
+    Standing,
+    Step,
+    Wait,
+)
+from dht.doubt import Account, Doubts, Hint, spread
+from dht.window import Entry, choose_window
 from identity.address import Address
 from identity.keys import PEER_ID_BYTES
 
-
-class Goal(enum.Enum):
-    """What the k closest are wanted for; it decides when the lookup may stop."""
-
-    READ = "read"
-    """Ask all k closest that can answer: each may hold records that the others lack."""
-    WRITE = "write"
-    """The k closest must have answered: records are stored there."""
-    REFRESH = "refresh"
-    """Stop once the beta closest known have answered."""
-
-
-class Candidate(msgspec.Struct, frozen=True):
-    """Somebody to ask; both times are our own opinion, never taken from a reply."""
-
-    peer_id: bytes
-    address: Address
-    public_key: bytes | None = None
-    soft_timeout_s: float | None = None
-    """SRTT + 4·RTTVAR; None: the lookup's."""
-    linger_s: float | None = None
-    """At most this instead of the lookup's; 0 for one that is silent already."""
-
-
-@dataclass(frozen=True, slots=True)
-class LookupConfig:
-    """The limits of one lookup."""
-
-    k: int = 20
-    """How many of the closest are wanted; also how many candidates one reply may add."""
-    alpha: int = 8
-    """Requests in flight. Kademlia says 3, go-libp2p 10; on Mainline 4 and more give sub-second
-    lookups, and k = 20 closest are asked in three waves instead of seven."""
-    beta: int = 3
-    """How many of the closest must have answered for a refresh."""
-    soft_timeout_s: float = 0.5
-    """After it a request no longer takes a slot; its reply still counts."""
-    hard_timeout_s: float = 2.0
-    """After it a request has failed."""
-    linger_s: float = 0.0
-    """How long past its soft timeout a closer silent contact still holds up the end."""
-    candidates_max: int = 500
-    """The farthest unasked ones are forgotten beyond it."""
-    requests_max: int = 200
-    """Requests in all: a lookup ends whatever liars say."""
-    addresses_max: int = 3
-    """Addresses tried for one id: a liar's wrong one must not hide the right one."""
-
-    def __post_init__(self) -> None:
-        assert min(self.k, self.alpha, self.beta, self.requests_max, self.addresses_max) >= 1
-        assert 0 < self.soft_timeout_s <= self.hard_timeout_s
-        assert self.linger_s >= 0
-        assert self.candidates_max >= self.k
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Send a request to this candidate now, then call next() again."""
-
-    candidate: Candidate
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to ask: call next() after a reply or a failure, or at this monotonic time."""
-
-    until_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The lookup is over."""
-
-
-Step = Ask | Wait | Done
-
-
-class Standing(enum.Enum):
-    """Where one candidate stands in the lookup."""
-
-    HEARD = "heard"
-    ASKED = "asked"
-    LATE = "late"
-    ANSWERED = "answered"
-    DEAD = "dead"
-
-
-@dataclass(slots=True)
-class _Entry:
-    peer_id: bytes
-    untried: deque[Candidate]
-    addresses: list[Address]
-    candidate: Candidate
-    standing: Standing = Standing.HEARD
-    outstanding: deque[tuple[float, Address]] = field(default_factory=deque)
-    """When and where the requests without reply or failure were sent, oldest first."""
-    soft_deadline: float = math.inf
-
-    def linger_end(self, linger_s: float) -> float:
-        """Return until when a silent one still holds up a lookup that lingers this long."""
-        own_s = self.candidate.linger_s
-        return self.soft_deadline + (linger_s if own_s is None else min(own_s, linger_s))
+__all__ = [
+    "Ask",
+    "Candidate",
+    "Done",
+    "Goal",
+    "Lookup",
+    "LookupConfig",
+    "Standing",
+    "Step",
+    "Wait",
+]
 
 
 class Lookup:
@@ -132,15 +49,18 @@ class Lookup:
     `closest()`, `late()`.
     Candidate states: HEARD -> ASKED -> ANSWERED; ASKED -> LATE (soft timeout) -> ANSWERED or DEAD;
     ASKED -> DEAD (failure, hard timeout, bad reply). A LATE or failed one with an address not yet
-    tried is HEARD again. DEAD is final: quarantined until the lookup ends.
-    Done is final: afterwards every input is ignored.
+    tried is HEARD again. A DEAD one is quarantined until the lookup ends, but for an address of it
+    not yet tried; a bad one for good. Done is final: afterwards every input is ignored.
 
     Invariants: at most alpha candidates are ASKED; no peer is asked twice at one address; at most
-    `requests_max` requests; HEARD candidates are bounded; one peer adds at most k, never itself
-    and never us; whoever is silent delays no request to anybody else.
+    `requests_max` requests; HEARD candidates are bounded; one peer adds at most k, each at one
+    address, never itself and never us; whoever is silent delays no request to anybody else.
     The window is the k closest that are neither DEAD nor LATE beyond `linger_s`: only they are
-    asked. It ends when the first k (REFRESH: beta) of the window have answered; with fewer, when
-    all that are left are DEAD or LATE and somebody has answered; with no answer, when all are DEAD.
+    asked. Of a public address block at most `block_contacts_max` are in it, and none known to be
+    silent: these fill it up, in this order, where there are too few others. Then the doubtful, too,
+    are asked (`dht.doubt`), at most `doubtful_requests_max` of them.
+    It ends when the first k (REFRESH: beta) of the window have answered; with fewer, when all that
+    are left are DEAD or LATE and somebody has answered; with no answer, when all are DEAD.
     """
 
     def __init__(
@@ -161,13 +81,21 @@ class Lookup:
         self._config = config or LookupConfig()
         self._target_number = int.from_bytes(target, "big")
         self._linger_s = self._config.linger_s
-        self._entries: dict[bytes, _Entry] = {}
-        self._open: dict[bytes, _Entry] = {}
+        self._entries: dict[bytes, Entry] = {}
+        self._order: list[Entry] = []
+        self._open: dict[bytes, Entry] = {}
+        self._in_flight = 0
+        self._expiry = math.inf
+        self._doubts = Doubts(self._config)
+        self._doubtful_requests = 0
         self._has_answer = False
-        self._order: list[tuple[int, bytes]] = []
+        self._window_cache: list[Entry] | None = None
+        self._window_until = math.inf
+        self._is_plain = False
+        """Nobody is doubted in the window: an answer changes nothing in who is in it."""
         self._done = False
         for seed in seeds[: self._config.candidates_max]:
-            self._hear(seed)
+            self._hear(seed, None)
 
     @property
     def is_done(self) -> bool:
@@ -176,40 +104,66 @@ class Lookup:
     @property
     def in_flight(self) -> int:
         """Return how many candidates hold one of the alpha slots."""
-        return sum(1 for entry in self._open.values() if entry.standing is Standing.ASKED)
+        return self._in_flight
 
     def next(self, now: float) -> Step:
         """Return what to do now; call again until it says Wait or Done."""
         if self._done:
             return Done()
         self._expire(now)
-        window = list(self._window(now))
-        if self._has_ended(window):
-            self._done = True
-            return Done()
-        if self.in_flight < self._config.alpha and self.requests < self._config.requests_max:
-            for entry in window:
-                if entry.standing is Standing.HEARD:
+        exhausted = self.requests >= self._config.requests_max
+        may_ask = self._in_flight < self._config.alpha and not exhausted
+        wanted = self._config.beta if self.goal is Goal.REFRESH else self._config.k
+        answered, is_waiting = 0, False
+        for place, entry in enumerate(self._window(now)):
+            standing = entry.standing
+            if standing is Standing.ANSWERED:
+                if answered == place:
+                    answered += 1
+                if answered == wanted:
+                    return self._end()
+            elif standing is Standing.HEARD:
+                if may_ask:
                     return self._ask(entry, now)
-        return Wait(self._next_deadline(now))
+                is_waiting = is_waiting or not exhausted
+            else:  # ASKED or LATE
+                is_waiting |= not (self._has_answer and entry.hint.candidate.is_silent)
+        # Late ones hold up a lookup that has nothing to show; otherwise nobody waits for them.
+        if not is_waiting and (self._has_answer or not self._open):
+            return self._end()
+        return Wait(self._next_deadline())
 
-    def on_reply(self, peer_id: bytes, candidates: Sequence[Candidate], now: float) -> None:
-        """Take a good reply and the candidates in it; one that was asked counts even if late."""
+    def on_reply(
+        self,
+        peer_id: bytes,
+        candidates: Sequence[Candidate],
+        now: float,
+        address: Address | None = None,
+    ) -> None:
+        """Take a good reply and the candidates in it; one that was asked counts even if late.
+
+        `address` says where it was asked; without it, where it was asked last.
+        """
         entry = self._entries.get(peer_id)
         if self._done or entry is None or not entry.outstanding:
             return
         self._expire(now)
-        if entry.standing is Standing.DEAD:
+        if not entry.outstanding:
             return
-        self._close(entry, Standing.ANSWERED)
+        hint = entry.hint if address is None else entry.hints.get(address, entry.hint)
+        entry.hint = hint
+        self._doubts.answered(hint)
+        was_asked = entry.standing is Standing.ASKED
+        self._close(entry, Standing.ANSWERED, keep_window=was_asked and self._is_plain)
         self._has_answer = True
-        added = 0
+        teller = self._doubts.teller()
+        named = {peer_id}
         for candidate in candidates:
-            if added >= self._config.k:
+            if len(named) > self._config.k:
                 break
-            if candidate.peer_id != peer_id:
-                added += 1
-                self._hear(candidate)
+            if candidate.peer_id not in named:
+                named.add(candidate.peer_id)
+                self._hear(candidate, teller)
         self._forget_farthest()
 
     def on_failure(self, peer_id: bytes, now: float, address: Address | None = None) -> None:
@@ -223,9 +177,9 @@ class Lookup:
             return
         self._expire(now)
         for request in entry.outstanding:
-            if address is None or request[1] == address:
+            if address is None or request[1].candidate.address == address:
                 entry.outstanding.remove(request)
-                self._settle(entry)
+                self._fail(entry, request[1])
                 return
 
     def on_bad(self, peer_id: bytes, now: float) -> None:
@@ -234,22 +188,29 @@ class Lookup:
         if self._done or entry is None:
             return
         self._expire(now)
+        entry.is_bad = True
+        self._doubts.bad(entry.hint)
         self._close(entry, Standing.DEAD)
 
     def hurry(self, linger_s: float) -> None:
         """Let the silent hold up the end for no longer than this: there is something to show."""
         self._linger_s = min(self._linger_s, linger_s)
+        self._window_cache = None
 
     def late(self) -> list[Candidate]:
         """Return those who were asked and are silent past their soft timeout, closest first."""
-        return [each.candidate for each in self._ordered() if each.standing is Standing.LATE]
+        return [each.hint.candidate for each in self._order if each.standing is Standing.LATE]
 
     def closest(self) -> list[Candidate]:
-        """Return the k closest that answered, closest first."""
-        answered = (
-            entry.candidate for entry in self._ordered() if entry.standing is Standing.ANSWERED
+        """Return the k closest that answered, closest first, spread over address blocks."""
+        answered = [entry for entry in self._order if entry.standing is Standing.ANSWERED]
+        chosen = spread(
+            answered,
+            self._config.k,
+            block_of=lambda entry: entry.hint.block,
+            block_contacts_max=self._config.block_contacts_max,
         )
-        return [candidate for candidate, _ in zip(answered, range(self._config.k), strict=False)]
+        return [entry.hint.candidate for entry in chosen]
 
     def standing_of(self, peer_id: bytes) -> Standing | None:
         """Return where a peer stands, None when the lookup never heard of it (or forgot it)."""
@@ -259,143 +220,169 @@ class Lookup:
     def validate_state(self) -> None:
         """Assert the invariants of the class docstring that can be seen in one moment."""
         config = self._config
-        assert self.in_flight <= config.alpha
+        asked = [each for each in self._order if each.standing is Standing.ASKED]
+        assert len(asked) == self._in_flight <= config.alpha
         assert self.requests <= config.requests_max
+        assert self._doubtful_requests <= config.doubtful_requests_max
         assert self._own_id not in self._entries
         assert len(self._order) == len(self._entries) <= config.candidates_max + config.requests_max
+        assert all(
+            a.distance < b.distance for a, b in zip(self._order, self._order[1:], strict=False)
+        )
         for peer_id, entry in self._entries.items():
             assert (peer_id in self._open) == bool(entry.outstanding)
-            assert len(entry.addresses) <= config.addresses_max
-            if entry.standing in (Standing.ASKED, Standing.LATE):
-                assert entry.outstanding
-            if entry.standing in (Standing.ANSWERED, Standing.DEAD):
-                assert not entry.outstanding
+            assert len(entry.hints) <= config.addresses_heard_max
+            assert entry.tries <= config.addresses_max
+            match entry.standing:
+                case Standing.HEARD:
+                    assert entry.untried
+                case Standing.ASKED | Standing.LATE:
+                    assert entry.outstanding
+                case Standing.ANSWERED | Standing.DEAD:
+                    assert not entry.outstanding
+                case _:
+                    assert_never(entry.standing)
 
     # The window and the stop rule
 
-    def _ordered(self) -> Iterator[_Entry]:
-        return (self._entries[peer_id] for _, peer_id in self._order)
+    def _window(self, now: float) -> list[Entry]:
+        """Return the k that have answered, may be asked, or still hold up the end."""
+        if self._window_cache is None or now >= self._window_until:
+            self._window_cache, self._window_until, self._is_plain = choose_window(
+                self._order,
+                self._config,
+                self._doubts,
+                doubtful_max=self._config.doubtful_requests_max - self._doubtful_requests,
+                linger_s=self._linger_s,
+                now=now,
+            )
+        return self._window_cache
 
-    def _window(self, now: float) -> Iterator[_Entry]:
-        """Yield the k closest that have answered, may be asked, or still hold up the end."""
-        size = 0
-        for entry in self._ordered():
-            match entry.standing:
-                case Standing.DEAD:
-                    continue
-                case Standing.LATE:
-                    if now >= entry.linger_end(self._linger_s):
-                        continue
-                case Standing.HEARD | Standing.ASKED | Standing.ANSWERED:
-                    pass
-                case _:
-                    assert_never(entry.standing)
-            yield entry
-            size += 1
-            if size >= self._config.k:
-                return
-
-    def _has_ended(self, window: list[_Entry]) -> bool:
-        wanted = self._config.beta if self.goal is Goal.REFRESH else self._config.k
-        first = window[:wanted]
-        if len(first) == wanted and all(entry.standing is Standing.ANSWERED for entry in first):
-            return True
-        exhausted = self.requests >= self._config.requests_max
-        for entry in window:
-            if entry.standing in (Standing.ASKED, Standing.LATE):
-                return False
-            if entry.standing is Standing.HEARD and not exhausted:
-                return False
-        # Late ones hold up a lookup that has nothing to show; otherwise nobody waits for them.
-        return self._has_answer or not self._open
+    def _end(self) -> Done:
+        self._done = True
+        return Done()
 
     # Requests
 
-    def _ask(self, entry: _Entry, now: float) -> Ask:
-        entry.candidate = entry.untried.popleft()
+    def _ask(self, entry: Entry, now: float) -> Ask:
+        hint = entry.choose(self._doubts)
+        entry.untried.remove(hint)
+        entry.hint = hint
+        entry.tries += 1
+        if entry.tries >= self._config.addresses_max:
+            entry.untried.clear()
         entry.standing = Standing.ASKED
-        entry.outstanding.append((now, entry.candidate.address))
+        entry.outstanding.append((now, hint))
         self._open[entry.peer_id] = entry
-        soft_s = entry.candidate.soft_timeout_s
+        soft_s = hint.candidate.soft_timeout_s
         if soft_s is None:
             soft_s = self._config.soft_timeout_s
         entry.soft_deadline = now + min(soft_s, self._config.hard_timeout_s)
+        self._expiry = min(self._expiry, entry.soft_deadline)
+        self._in_flight += 1
         self.requests += 1
-        return Ask(entry.candidate)
+        if self._doubts.is_doubtful(hint):
+            self._doubtful_requests += 1
+        return Ask(hint.candidate)
 
     def _expire(self, now: float) -> None:
         """Move the silent on: past the soft deadline LATE, past the hard one failed."""
+        if now < self._expiry:
+            return
         hard_s = self._config.hard_timeout_s
         for entry in list(self._open.values()):
             while entry.outstanding and now >= entry.outstanding[0][0] + hard_s:
-                entry.outstanding.popleft()
-            if not entry.outstanding:
-                self._settle(entry)
-            elif entry.standing is Standing.ASKED and now >= entry.soft_deadline:
-                entry.standing = Standing.HEARD if entry.untried else Standing.LATE
+                self._fail(entry, entry.outstanding.popleft()[1])
+            if entry.standing is Standing.ASKED and now >= entry.soft_deadline:
+                self._doubts.failed(entry.hint)
+                self._stand(entry, Standing.HEARD if entry.untried else Standing.LATE)
+        self._expiry = min((self._deadline(each) for each in self._open.values()), default=math.inf)
 
-    def _settle(self, entry: _Entry) -> None:
-        """Decide where a candidate stands after a request to it has failed."""
+    def _fail(self, entry: Entry, hint: Hint) -> None:
+        """Decide where a candidate stands after a request to it, taken out already, has failed."""
+        self._doubts.failed(hint)
         if not entry.outstanding:
             self._open.pop(entry.peer_id, None)
         if entry.untried:
-            entry.standing = Standing.HEARD
+            self._stand(entry, Standing.HEARD)
         elif not entry.outstanding:
-            entry.standing = Standing.DEAD
+            self._stand(entry, Standing.DEAD)
 
-    def _close(self, entry: _Entry, standing: Standing) -> None:
-        entry.standing = standing
+    def _close(self, entry: Entry, standing: Standing, *, keep_window: bool = False) -> None:
         entry.outstanding.clear()
         entry.untried.clear()
         self._open.pop(entry.peer_id, None)
+        self._stand(entry, standing, keep_window=keep_window)
 
-    def _next_deadline(self, now: float) -> float:
-        deadlines = [math.inf]
+    def _stand(self, entry: Entry, standing: Standing, *, keep_window: bool = False) -> None:
+        if entry.standing is Standing.ASKED:
+            self._in_flight -= 1
+        entry.standing = standing
+        if not keep_window:
+            self._window_cache = None
+
+    def _deadline(self, entry: Entry) -> float:
+        """Return when a request that is open changes the entry's standing by itself."""
+        hard_deadline = entry.outstanding[0][0] + self._config.hard_timeout_s
+        if entry.standing is Standing.ASKED:
+            return min(entry.soft_deadline, hard_deadline)
+        return hard_deadline
+
+    def _next_deadline(self) -> float:
+        deadline = self._window_until
         for entry in self._open.values():
-            deadlines.append(entry.outstanding[0][0] + self._config.hard_timeout_s)
-            if entry.standing is Standing.ASKED:
-                deadlines.append(entry.soft_deadline)
-            elif entry.standing is Standing.LATE:
-                linger_end = entry.linger_end(self._linger_s)
-                if now < linger_end:
-                    deadlines.append(linger_end)
-        return min(deadlines)
+            deadline = min(deadline, self._deadline(entry))
+        return deadline
 
     # Candidates
 
-    def _hear(self, candidate: Candidate) -> None:
-        peer_id = candidate.peer_id
-        if len(peer_id) != PEER_ID_BYTES or peer_id == self._own_id:
-            return
+    def _hear(self, candidate: Candidate, teller: Account | None) -> None:
+        peer_id, address = candidate.peer_id, candidate.address
         entry = self._entries.get(peer_id)
         if entry is None:
-            entry = _Entry(peer_id, deque([candidate]), [candidate.address], candidate)
-            self._entries[peer_id] = entry
-            bisect.insort(self._order, (self._distance(peer_id), peer_id))
+            if len(peer_id) == PEER_ID_BYTES and peer_id != self._own_id:
+                self._add(candidate, teller)
             return
-        if candidate.address in entry.addresses or entry.standing in (
-            Standing.ANSWERED,
-            Standing.DEAD,
-        ):
+        hint = entry.hints.get(address)
+        if hint is not None:
+            if teller is not None:
+                hint.told_by(teller, self._config.tellers_max)
             return
-        if len(entry.addresses) < self._config.addresses_max:
-            entry.addresses.append(candidate.address)
-            entry.untried.append(candidate)
-            if entry.standing is Standing.LATE:
+        closed = entry.standing is Standing.ANSWERED or entry.is_bad
+        if closed or len(entry.hints) >= self._config.addresses_heard_max:
+            return
+        entry.hints[address] = hint = self._hint(candidate, teller)
+        if entry.tries < self._config.addresses_max:
+            entry.untried.append(hint)
+            if entry.standing in (Standing.LATE, Standing.DEAD):
                 entry.standing = Standing.HEARD
+            self._window_cache = None
+
+    def _add(self, candidate: Candidate, teller: Account | None) -> None:
+        peer_id = candidate.peer_id
+        hint = self._hint(candidate, teller)
+        distance = int.from_bytes(peer_id, "big") ^ self._target_number
+        entry = Entry(peer_id, distance, hint, {candidate.address: hint}, [hint])
+        self._entries[peer_id] = entry
+        bisect.insort(self._order, entry, key=lambda each: each.distance)
+        self._window_cache = None
+
+    def _hint(self, candidate: Candidate, teller: Account | None) -> Hint:
+        tellers = [] if teller is None else [teller]
+        return Hint(candidate, candidate.address.block, teller is None, tellers)
 
     def _forget_farthest(self) -> None:
-        """Keep the candidates bounded: the farthest that were never asked go first."""
+        """Keep the candidates bounded: the farthest unasked go, the doubtful first."""
         excess = len(self._order) - self._config.candidates_max
-        for position in range(len(self._order) - 1, -1, -1):
-            if excess <= 0:
-                return
-            peer_id = self._order[position][1]
-            entry = self._entries[peer_id]
-            if entry.standing is Standing.HEARD and not entry.outstanding:
-                del self._order[position]
-                del self._entries[peer_id]
-                excess -= 1
-
-    def _distance(self, peer_id: bytes) -> int:
-        return int.from_bytes(peer_id, "big") ^ self._target_number
+        if excess <= 0:
+            return
+        unasked = [
+            each
+            for each in reversed(self._order)
+            if each.standing is Standing.HEARD and not each.outstanding and not each.tries
+        ]
+        unasked.sort(key=lambda each: not self._doubts.is_doubtful(each.choose(self._doubts)))
+        for entry in unasked[:excess]:
+            del self._entries[entry.peer_id]
+        self._order = [each for each in self._order if each.peer_id in self._entries]
+        self._window_cache = None

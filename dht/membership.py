@@ -22,9 +22,11 @@ from dht.hints import Scope, is_believable, plain_host, scope_of
 from dht.lookup import Candidate, Goal
 from dht.patience import Patience
 from dht.reachability import Witness
-from dht.reads import Reader, Spawn, candidate_of
+from dht.reads import Reader
 from dht.routing import Admission, Table
+from dht.running import candidate_of
 from dht.self_view import SelfView
+from dht.sharing import Spawn
 from dht.views import ContactView, contact_view
 from identity.address import Address, ip_of
 from identity.network import BootstrapNode

@@ -25,7 +25,6 @@ from dht.figures import Durations
 from dht.lookup import Goal
 from dht.publishing import PublishReport
 from dht.reachability import Reach
-from dht.reads import candidate_of
 from dht.records import (
     ContentPayload,
     Kind,
@@ -40,6 +39,7 @@ from dht.records import (
     nickname_key,
     peer_key,
 )
+from dht.running import candidate_of
 from dht.schedule import PublishSchedule
 from dht.searching import search_hits_of
 from dht.self_view import SelfView
@@ -393,7 +393,7 @@ class DhtNode:
 
     def lookups(self) -> Durations:
         """How long the lookups of reads and publishes took, until they had their closest."""
-        return self._engine.reader.durations
+        return self._engine.runner.durations
 
     def contact_count(self) -> int:
         """How many peers the routing table holds."""

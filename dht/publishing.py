@@ -21,11 +21,12 @@ from dht.config import DhtConfig
 from dht.errors import BusyStorer, DhtError, ScheduleFull
 from dht.heat import needs_shard
 from dht.lookup import Candidate, Goal
-from dht.reads import Reader, Spawn
+from dht.reads import Reader
 from dht.records import Payload, Record, encode_record
 from dht.routing import Table
 from dht.schedule import Draft, PublishSchedule, sign_draft
 from dht.self_view import SelfView
+from dht.sharing import Spawn
 from dht.storage import RecordStore, Stored, Verdict
 from dht.turns import NOTE_TURN, PLAN_TURN, SIGN_TURN, turns
 
@@ -214,6 +215,7 @@ class Publisher:
                 for candidate in outcome.closest:
                     batches.setdefault(candidate.peer_id, (candidate, []))[1].append(outcome)
         await self._send_all(batches.values())
+        self._reader.stored({outcome.draft.key for outcome in outcomes})
         await self._report(outcomes)
         await self._send_shards([each for each in outcomes if each.needs_shard()], urgent)
         return outcomes

@@ -1,14 +1,14 @@
-"""Lookups that run, and reads of records from the closest storers.
+"""Lookups of the closest peers, and reads of records from the closest storers.
 
-Owns driving the lookup machine, following pages, and handing out early hits. Must not know
-sockets, the publish schedule or what records are for.
+Owns sharing what is wanted twice at a time, following pages, and handing out early hits. Must not
+know sockets, the publish schedule or what records are for; `dht.running` drives the lookups.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, assert_never
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -16,23 +16,16 @@ from dht import wire
 from dht.calling import Caller
 from dht.collecting import Collector, Hit
 from dht.config import DhtConfig
-from dht.contacts import Contact
-from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer, NotListening
-from dht.figures import Durations
+from dht.errors import DhtError, NotListening
 from dht.heat import Heat, heat_of_number
-from dht.hints import unpack_contact
-from dht.lookup import Ask, Candidate, Done, Goal, Lookup, Wait
-from dht.patience import Patience
+from dht.lookup import Candidate, Goal
 from dht.records import Kind, encode_record
-from dht.routing import Table
+from dht.running import LookupRunner, OnLate, wait_until
 from dht.self_view import SelfView
+from dht.sharing import Flights, Spawn
 from dht.storage import RecordStore
-from dht.tracing import Answered, Asked, Began, Ended, Failed, Outcome, Refused, Trace
-from identity.address import Address
+from dht.tracing import Trace
 
-AskCandidate = Callable[[Candidate], Awaitable[Sequence[Candidate]]]
-OnLate = Callable[[Candidate], Awaitable[None]]
-Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 FULL_READS_MIN = 3
 """Storers whose pages are read to the end even when they bring no news."""
 READ_LINGER_S = 0.15
@@ -65,54 +58,44 @@ class Reader:
     def __init__(
         self,
         caller: Caller,
-        table: Table,
+        runner: LookupRunner,
         store: RecordStore,
         own: SelfView,
         config: DhtConfig,
-        patience: Patience,
         *,
-        clock: Callable[[], float],
         wall_ms: Callable[[], int],
         spawn: Spawn,
-        believe: Callable[[Address, str], bool],
         drops: Counter[str],
     ) -> None:
         self._caller = caller
-        self._table = table
+        self._runner = runner
         self._store = store
         self._own = own
         self._config = config
-        self._patience = patience
-        self._clock = clock
         self._wall_ms = wall_ms
         self._spawn = spawn
-        self._believe = believe
         self._drops = drops
+        self._findings: Flights[_Finding] = Flights(spawn)
+        self._readings: Flights[_Reading] = Flights(spawn)
         self.bulk: BulkReader | None = None
-        self.durations = Durations()
 
     async def closest(
-        self,
-        target: bytes,
-        goal: Goal,
-        seeds: Sequence[Candidate] = (),
-        on_late: OnLate | None = None,
+        self, target: bytes, goal: Goal, on_late: OnLate | None = None
     ) -> list[Candidate]:
         """Look up the k closest that answer, ourselves not among them.
 
-        `on_late` is told of those that answer when the lookup has ended, close enough or not.
+        Shared with whoever looks up the same at this moment. `on_late` is told of those that
+        answer when the lookup has ended, close enough or not.
         """
-        body = wire.FindRecords(target)
-        heard: dict[bytes, Candidate] = {}
 
-        async def ask(candidate: Candidate) -> Sequence[Candidate]:
-            found = await self._caller.find(candidate, body)
-            return self._candidates(found, candidate, heard)
+        def make() -> _Finding:
+            return _Finding(self._runner, self._caller, target, goal)
 
-        linger_s = WRITE_LINGER_S if goal is Goal.WRITE else 0.0
-        lookup = self._lookup(target, goal, linger_s, seeds)
-        await self._run(lookup, ask, on_late)
-        return lookup.closest()
+        async with self._findings.join((target, goal), make) as flight:
+            if on_late is not None:
+                flight.work.on_late.append(on_late)
+            await flight.wait()
+            return flight.work.lookup.closest()
 
     async def read(
         self,
@@ -125,20 +108,28 @@ class Reader:
     ) -> list[Hit]:
         """Read records under a key from all closest storers; verified, newest of each kept.
 
-        `trace` hears of each step, of requests that end when the read is over too.
+        Shared with whoever reads the same at this moment. `trace` hears of each step, of requests
+        that end when the read is over too; such a read is nobody else's.
         """
-        collector = self._collector(key, kinds, limit, lambda _: None, trace)
-        await self._read(collector, key, kinds, words)
-        return collector.hits()[:limit]
+        wanted = _Wanted(key, tuple(kinds), tuple(words), limit)
+        if trace is not None:
+            reading = _Reading(self, wanted, trace)
+            await reading.run()
+            return reading.collector.hits()[:limit]
+        async with self._readings.join(wanted, lambda: _Reading(self, wanted)) as flight:
+            await flight.wait()
+            return flight.work.collector.hits()[:limit]
 
     async def read_word(
         self, key: bytes, *, words: Sequence[str] = (), prefix: str = ""
     ) -> WordRead:
         """Read `word` records from all closest storers, and whether more are in shards."""
-        kinds, records_max = (Kind.WORD,), self._config.records_wanted_max
-        collector = self._collector(key, kinds, records_max, lambda _: None)
-        await self._read(collector, key, kinds, words, prefix)
-        return WordRead(collector.hits(), collector.heat(self._config.lookup.k))
+        records_max = self._config.records_wanted_max
+        wanted = _Wanted(key, (Kind.WORD,), tuple(words), records_max, prefix)
+        async with self._readings.join(wanted, lambda: _Reading(self, wanted)) as flight:
+            await flight.wait()
+            collector = flight.work.collector
+            return WordRead(collector.hits(), collector.heat(self._config.lookup.k))
 
     async def read_stream(
         self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300
@@ -147,47 +138,32 @@ class Reader:
 
         A hit that another storer knows to be withdrawn may be among them.
         """
+        wanted = _Wanted(key, tuple(kinds), tuple(words), limit)
         hits: asyncio.Queue[Hit | None] = asyncio.Queue()  # bounded by limit: see Collector
-        collector = self._collector(key, kinds, limit, hits.put_nowait)
-
-        async def run() -> None:
-            try:
-                await self._read(collector, key, kinds, words)
-            except NotListening:
-                self._drops["read-closed"] += 1
-            finally:
-                hits.put_nowait(None)
-
-        task = self._spawn(run())
-        try:
+        async with self._readings.join(wanted, lambda: _Reading(self, wanted)) as flight:
+            flight.work.listen(hits)
+            flight.end.add_done_callback(lambda _: hits.put_nowait(None))
             while (hit := await hits.get()) is not None:
                 yield hit
-        finally:
-            task.cancel()
+            try:
+                await flight.wait()
+            except NotListening:
+                self._drops["read-closed"] += 1
 
-    def seeds(self, target: bytes) -> list[Candidate]:
-        """Return the closest contacts to start a lookup with; doubtful ones where others lack."""
-        k = self._config.lookup.k
-        sound = self._table.closest(target, k, failures_max=1)
-        return [candidate_of(each) for each in sound or self._table.closest(target, k)]
+    def stored(self, keys: Collection[bytes]) -> None:
+        """Let later reads of these keys begin anew: we have just stored something there."""
+        self._readings.retire(lambda reading: reading.wanted.key in keys)
 
-    async def _read(
-        self,
-        collector: Collector,
-        key: bytes,
-        kinds: Sequence[Kind],
-        words: Sequence[str],
-        prefix: str = "",
-    ) -> None:
-        self._read_own(collector, key, kinds, words, prefix)
-        numbers = tuple(int(kind) for kind in kinds)
-        some = tuple(words)[: wire.WORDS_MAX]
-        body = wire.FindRecords(key, numbers, some, withdrawn=True, prefix=prefix)
+    async def collect(self, reading: "_Reading") -> None:
+        """Read what is wanted from all closest storers into the reading's collector."""
+        wanted, collector = reading.wanted, reading.collector
+        self._read_own(collector, wanted)
+        numbers = tuple(int(kind) for kind in wanted.kinds)
+        words = wanted.words[: wire.WORDS_MAX]
+        body = wire.FindRecords(wanted.key, numbers, words, withdrawn=True, prefix=wanted.prefix)
         pulls = _Pulls()
         heard: dict[bytes, Candidate] = {}
-        if collector.trace is not None:
-            collector.trace(Began(tuple(self.seeds(key)), self._clock()))
-        lookup = self._lookup(key, Goal.READ, READ_LINGER_S)
+        lookup = self._runner.begin(wanted.key, Goal.READ, READ_LINGER_S, collector.trace)
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
             found = await self._caller.find(candidate, body)
@@ -197,10 +173,24 @@ class Reader:
             if found.cursor:
                 pulls.begin()
                 self._spawn(self._pull(collector, candidate, body, found.cursor, news, pulls))
-            return self._candidates(found, candidate, heard, collector.trace)
+            return self._runner.candidates(found, candidate, heard, collector.trace)
 
-        await self._run(lookup, ask, trace=collector.trace)
+        await self._runner.run(lookup, ask, trace=collector.trace)
         await pulls.wait(self._config.call_timeout_s * 2)
+
+    def collector(
+        self, wanted: "_Wanted", on_hit: Callable[[Hit], None], trace: Trace | None
+    ) -> Collector:
+        """Make what merges the records of one read."""
+        return Collector(
+            self._own.network.network_id,
+            wanted.key,
+            frozenset(wanted.kinds),
+            records_max=min(wanted.limit, self._config.records_wanted_max),
+            drops=self._drops,
+            on_hit=on_hit,
+            trace=trace,
+        )
 
     async def _pull(
         self,
@@ -241,17 +231,11 @@ class Reader:
         async for data in self.bulk.find(candidate, body, self._config.records_wanted_max):
             collector.add(data, now_ms=self._wall_ms(), teller=candidate.peer_id)
 
-    def _read_own(
-        self,
-        collector: Collector,
-        key: bytes,
-        kinds: Sequence[Kind],
-        words: Sequence[str],
-        prefix: str,
-    ) -> None:
+    def _read_own(self, collector: Collector, wanted: "_Wanted") -> None:
         now_ms = self._wall_ms()
+        key, prefix = wanted.key, wanted.prefix
         page = self._store.find(
-            key, kinds, now_ms=now_ms, words=words, withdrawn=True, prefix=prefix
+            key, wanted.kinds, now_ms=now_ms, words=wanted.words, withdrawn=True, prefix=prefix
         )
         if not self._own.client:
             collector.heard(self._own.peer_id, self._store.heat_of(key, now_ms=now_ms))
@@ -264,122 +248,63 @@ class Reader:
         news = [collector.add(data, now_ms=now_ms, teller=peer_id) for data in found.records]
         return any(news)
 
-    def _collector(
-        self,
-        key: bytes,
-        kinds: Sequence[Kind],
-        limit: int,
-        on_hit: Callable[[Hit], None],
-        trace: Trace | None = None,
-    ) -> Collector:
-        records_max = min(limit, self._config.records_wanted_max)
-        return Collector(
-            self._own.network.network_id,
-            key,
-            frozenset(kinds),
-            records_max=records_max,
-            drops=self._drops,
-            on_hit=on_hit,
-            trace=trace,
-        )
 
-    def _candidates(
-        self,
-        found: wire.FoundRecords,
-        teller: Candidate,
-        heard: dict[bytes, Candidate],
-        trace: Trace | None = None,
-    ) -> list[Candidate]:
-        """Unpack the contacts that are worth a try; a malformed one spoils only itself.
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What one read is for; reads for the same are shared."""
 
-        `heard` keeps those of one lookup: most contacts are named by most who answer.
-        """
-        candidates: list[Candidate] = []
-        for compact in found.contacts:
-            known = heard.get(compact)
-            if known is not None:
-                candidates.append(known)
-                continue
-            try:
-                candidate = unpack_contact(compact)
-            except BadMessage:
-                self._refuse("contact-malformed", teller, trace)
-                continue
-            if self._believe(candidate.address, teller.address.host):
-                heard[compact] = self._patience.annotate(candidate, now=self._clock())
-                candidates.append(heard[compact])
-            else:
-                self._refuse("contact-unbelievable", teller, trace)
-        return candidates
+    key: bytes
+    kinds: tuple[Kind, ...]
+    words: tuple[str, ...]
+    limit: int
+    prefix: str = ""
 
-    def _refuse(self, reason: str, teller: Candidate, trace: Trace | None) -> None:
-        self._drops[reason] += 1
-        if trace is not None:
-            trace(Refused(teller.peer_id, reason))
 
-    def _lookup(
-        self, target: bytes, goal: Goal, linger_s: float, seeds: Sequence[Candidate] = ()
-    ) -> Lookup:
-        now = self._clock()
-        self._table.looked_up(target, now)
-        known = [*self.seeds(target), *seeds]
-        return Lookup(
-            target,
-            [self._patience.annotate(each, now=now) for each in known],
-            own_id=self._own.peer_id,
-            goal=goal,
-            config=replace(self._config.lookup, linger_s=linger_s),
-            now=now,
-        )
+class _Reading:
+    """One read for all who want the same: its records, and who hears of them as they come."""
 
-    async def _run(
-        self,
-        lookup: Lookup,
-        ask: AskCandidate,
-        on_late: OnLate | None = None,
-        trace: Trace | None = None,
-    ) -> None:
-        """Drive a lookup to its end.
+    def __init__(self, reader: Reader, wanted: _Wanted, trace: Trace | None = None) -> None:
+        self.wanted = wanted
+        self.collector = reader.collector(wanted, self._tell, trace)
+        self._reader = reader
+        self._listeners: list[asyncio.Queue[Hit | None]] = []
 
-        Requests are tasks of the node, not of the lookup: one that is still unanswered at the end
-        runs on until its own timeout, so that a dead contact is found out, and nobody waits.
-        """
-        wake = asyncio.Event()
-        if trace is not None:
-            ask = _traced(ask, trace, self._clock)
+    def listen(self, hits: asyncio.Queue[Hit | None]) -> None:
+        """Hear of what was found so far, and of all that follows."""
+        for hit in self.collector.hits():
+            hits.put_nowait(hit)
+        self._listeners.append(hits)
 
-        async def run(candidate: Candidate) -> None:
-            try:
-                found = await ask(candidate)
-                if lookup.is_done and on_late is not None:
-                    await on_late(candidate)
-                lookup.on_reply(candidate.peer_id, found, self._clock())
-            except BadAnswer:
-                lookup.on_bad(candidate.peer_id, self._clock())
-            except (NoAnswer, DhtError):
-                lookup.on_failure(candidate.peer_id, self._clock())
-            finally:
-                wake.set()
+    async def run(self) -> None:
+        await self._reader.collect(self)
 
-        while True:
-            wake.clear()
-            step = lookup.next(self._clock())
-            match step:
-                case Ask(candidate):
-                    self._spawn(run(candidate))
-                case Wait(until_s):
-                    await _wait_until(wake, until_s - self._clock())
-                case Done():
-                    for late in lookup.late():  # the next lookup does not wait for them again
-                        self._patience.silent(late.address, now=self._clock())
-                    if lookup.goal is not Goal.REFRESH:  # nobody waits for those
-                        self.durations.add(self._clock() - lookup.started)
-                    if trace is not None:
-                        closest = tuple(each.peer_id for each in lookup.closest())
-                        trace(Ended(self._clock(), closest))
-                    return
-                case _:
-                    assert_never(step)
+    def _tell(self, hit: Hit) -> None:
+        for hits in self._listeners:
+            hits.put_nowait(hit)
+
+
+class _Finding:
+    """One lookup of the closest peers for all who want the same."""
+
+    def __init__(self, runner: LookupRunner, caller: Caller, target: bytes, goal: Goal) -> None:
+        self.lookup = runner.begin(target, goal, WRITE_LINGER_S if goal is Goal.WRITE else 0.0)
+        self.on_late: list[OnLate] = []
+        self._runner = runner
+        self._caller = caller
+
+    async def run(self) -> None:
+        body = wire.FindRecords(self.lookup.target)
+        heard: dict[bytes, Candidate] = {}
+
+        async def ask(candidate: Candidate) -> Sequence[Candidate]:
+            found = await self._caller.find(candidate, body)
+            return self._runner.candidates(found, candidate, heard)
+
+        async def tell_late(candidate: Candidate) -> None:
+            for on_late in self.on_late:
+                await on_late(candidate)
+
+        await self._runner.run(self.lookup, ask, on_late=tell_late)
 
 
 class _Pulls:
@@ -401,34 +326,4 @@ class _Pulls:
             self._idle.set()
 
     async def wait(self, timeout_s: float) -> None:
-        await _wait_until(self._idle, timeout_s)
-
-
-def _traced(ask: AskCandidate, trace: Trace, clock: Callable[[], float]) -> AskCandidate:
-    """Tell of each request and of what becomes of it."""
-
-    async def run(candidate: Candidate) -> Sequence[Candidate]:
-        trace(Asked(candidate, clock()))
-        try:
-            found = await ask(candidate)
-        except DhtError as error:
-            outcome = Outcome.BAD if isinstance(error, BadAnswer) else Outcome.SILENT
-            trace(Failed(candidate, clock(), outcome, str(error)))
-            raise
-        trace(Answered(candidate, clock(), tuple(found)))
-        return found
-
-    return run
-
-
-def candidate_of(contact: Contact) -> Candidate:
-    """Turn a contact of the table into somebody to ask."""
-    return Candidate(contact.peer_id, contact.address, contact.public_key, contact.soft_timeout_s())
-
-
-async def _wait_until(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(max(0.0, timeout_s)):
-            await event.wait()
-    except TimeoutError:
-        return
+        await wait_until(self._idle, timeout_s)

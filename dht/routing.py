@@ -13,7 +13,8 @@ import enum
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NoReturn
 
 from kademlia.node import Node
@@ -21,6 +22,7 @@ from kademlia.routing import RoutingTable
 
 from dht.buckets import ID_BITS, Bucket, TableConfig
 from dht.contacts import Contact, ContactRow, StockContacts, StockNode
+from dht.doubt import spread
 from identity.address import Address
 from identity.errors import ShoalError
 from identity.keys import PEER_ID_BYTES, peer_id_of
@@ -177,21 +179,30 @@ class Table(RoutingTable):  # type: ignore[misc]
         `exclude` leaves one peer out; `failures_max` leaves out contacts with more recent failures
         than that, for lists that are handed to others.
         """
-        target = int.from_bytes(key, "big")
-        allowed = math.inf if failures_max is None else failures_max
-        found: list[Contact] = []
-        # Buckets are aligned: all ids of one are closer to the key than all ids of a farther one.
-        for bucket in sorted(self.buckets, key=lambda bucket: bucket.distance_to(target)):
-            fit = [
-                (contact.long_id ^ target, contact)
-                for contact in bucket.nodes.values()
-                if contact.failures <= allowed and contact.id != exclude
-            ]
-            fit.sort()  # by distance: no two contacts have the same
-            found += [contact for _, contact in fit]
-            if len(found) >= k:
-                break
-        return found[:k]
+        return list(islice(self._ordered(key, exclude, failures_max), k))
+
+    def closest_spread(
+        self,
+        key: bytes,
+        k: int,
+        *,
+        exclude: bytes | None = None,
+        failures_max: int | None = None,
+    ) -> list[Contact]:
+        """Return the k closest of which few share a public address block, closest first.
+
+        The same choice as a lookup's: whoever has an address block to spare for each of the k
+        places, and not whoever has many ids, decides what is told of a key and stored there.
+        """
+        found = self.closest(key, k, exclude=exclude, failures_max=failures_max)
+        if not any(contact.block for contact in found):
+            return found
+        return spread(
+            self._ordered(key, exclude, failures_max),
+            k,
+            block_of=lambda contact: contact.block,
+            block_contacts_max=self._config.closest_block_contacts_max,
+        )
 
     def oldest_beside(self, peer_id: bytes) -> Contact | None:
         """Return the longest silent contact of the id's bucket: whom to ping for a waiting one."""
@@ -263,6 +274,22 @@ class Table(RoutingTable):  # type: ignore[misc]
         raise TypeError("ask stale_buckets(now)")
 
     # Helpers
+
+    def _ordered(
+        self, key: bytes, exclude: bytes | None, failures_max: int | None
+    ) -> Iterator[Contact]:
+        """Yield the contacts by their distance to a key, as far as somebody wants them."""
+        target = int.from_bytes(key, "big")
+        allowed = math.inf if failures_max is None else failures_max
+        # Buckets are aligned: all ids of one are closer to the key than all ids of a farther one.
+        for bucket in sorted(self.buckets, key=lambda bucket: bucket.distance_to(target)):
+            fit = [
+                (contact.long_id ^ target, contact)
+                for contact in bucket.nodes.values()
+                if contact.failures <= allowed and contact.id != exclude
+            ]
+            fit.sort()  # by distance: no two contacts have the same
+            yield from (contact for _, contact in fit)
 
     def _bucket_of(self, long_id: int) -> Bucket:
         return self.buckets[self._position_of(long_id)]

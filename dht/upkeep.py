@@ -176,7 +176,7 @@ class Upkeep:
 
     def _hands_over(self, key: bytes, newcomer_id: bytes) -> bool:
         target = int.from_bytes(key, "big")
-        closest = self._table.closest(key, self._config.lookup.k)
+        closest = self._table.closest_spread(key, self._config.lookup.k)
         if all(each.peer_id != newcomer_id for each in closest):
             return False
         own_distance = self._own_number ^ target

@@ -21,8 +21,8 @@ from kademlia.routing import KBucket, RoutingTable
 from dht import wire
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, LookupConfig
 from dht.protocol import Answer, ShoalProtocol
-from dht.reads import candidate_of
 from dht.routing import Bucket, Contact, Table, TableConfig
+from dht.running import candidate_of
 from identity.address import Address
 from identity.network import BootstrapNode
 from tests.dht.endpoints import OWN_ID, our_protocol, stock_protocol

@@ -1,55 +1,18 @@
-"""The lookup against a plain reference, in a network of dead, slow and lying peers."""
+"""The lookup step by step, as transcripts: whom it asks, for whom it waits, when it ends."""
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, LookupConfig, Standing, Wait
 from identity.address import Address
-
-OWN_ID = b"\xff" * 20
-TARGET = bytes(20)
-STEPS_MAX = 20_000
-
-
-def peer_id(number: int) -> bytes:
-    return number.to_bytes(20, "big")
-
-
-def candidate(number: int, *, port: int | None = None) -> Candidate:
-    return Candidate(peer_id(number), Address("10.0.0.1", port or 1 + number))
-
-
-def number_of(found: Candidate) -> int:
-    return int.from_bytes(found.peer_id, "big")
-
-
-def lookup_of(
-    seeds: Sequence[int], *, goal: Goal = Goal.READ, now: float = 0.0, **config: float
-) -> Lookup:
-    return Lookup(
-        TARGET,
-        [candidate(number) for number in seeds],
-        own_id=OWN_ID,
-        goal=goal,
-        config=LookupConfig(**config),  # type: ignore[arg-type]
-        now=now,
-    )
-
-
-def asked(lookup: Lookup, now: float) -> list[int]:
-    """Take all requests that the lookup wants sent now."""
-    numbers = []
-    while isinstance(step := lookup.next(now), Ask):
-        numbers.append(number_of(step.candidate))
-    return numbers
-
+from tests.dht.worlds import (
+    OWN_ID,
+    TARGET,
+    asked,
+    candidate,
+    lookup_of,
+    number_of,
+    peer_id,
+)
 
 # One step at a time
 
@@ -156,13 +119,53 @@ def test_reply_after_the_hard_timeout_comes_too_late() -> None:
 
 
 def test_dead_peer_is_quarantined_however_often_it_is_named() -> None:
-    lookup = lookup_of([1, 5], alpha=2, k=3)
+    lookup = lookup_of([1, 5, 6], alpha=3, k=3)
     asked(lookup, 0.0)
     lookup.on_failure(peer_id(1), 0.1)
-    lookup.on_reply(peer_id(5), [candidate(1), candidate(1, port=777)], 0.2)
-    assert asked(lookup, 0.2) == []
+    lookup.on_reply(peer_id(5), [candidate(1)], 0.2)
+    lookup.on_reply(peer_id(6), [candidate(1)], 0.2)
     assert lookup.next(0.2) == Done()
-    assert [number_of(found) for found in lookup.closest()] == [5]
+    assert [number_of(found) for found in lookup.closest()] == [5, 6]
+
+
+def test_peer_that_failed_is_tried_where_others_say_that_it_is() -> None:
+    lookup = lookup_of([5, 6], alpha=2, k=3)
+    asked(lookup, 0.0)
+    # A liar sends us to itself for somebody else, and that fails at once.
+    lookup.on_reply(peer_id(5), [candidate(1, port=666)], 0.1)
+    assert lookup.next(0.1) == Ask(candidate(1, port=666))
+    lookup.on_failure(peer_id(1), 0.2)
+    lookup.on_reply(peer_id(6), [candidate(1)], 0.2)
+    assert lookup.next(0.2) == Ask(candidate(1))
+    lookup.on_reply(peer_id(1), [], 0.3)
+    assert lookup.next(0.3) == Done()
+    assert [number_of(found) for found in lookup.closest()] == [1, 5, 6]
+
+
+def test_bad_peer_is_not_tried_again_anywhere() -> None:
+    lookup = lookup_of([1, 5], alpha=2, k=3)
+    asked(lookup, 0.0)
+    lookup.on_bad(peer_id(1), 0.1)
+    lookup.on_reply(peer_id(5), [candidate(1, port=777)], 0.2)
+    assert lookup.next(0.2) == Done()
+
+
+def test_address_that_most_tellers_name_is_tried_first() -> None:
+    lookup = lookup_of([5, 6, 7], alpha=3, k=4)
+    asked(lookup, 0.0)
+    lookup.on_reply(peer_id(5), [candidate(1, port=666)], 0.1)
+    lookup.on_reply(peer_id(6), [candidate(1)], 0.1)
+    lookup.on_reply(peer_id(7), [candidate(1)], 0.1)
+    assert lookup.next(0.1) == Ask(candidate(1))
+
+
+def test_one_teller_names_one_address_of_a_peer() -> None:
+    lookup = lookup_of([5], alpha=1, k=3)
+    asked(lookup, 0.0)
+    lookup.on_reply(peer_id(5), [candidate(1, port=port) for port in (7, 8, 9)], 0.1)
+    assert lookup.next(0.1) == Ask(candidate(1, port=7))
+    lookup.on_failure(peer_id(1), 0.2)
+    assert lookup.next(0.2) == Done()
 
 
 def test_one_bad_reply_never_ends_it_and_its_peer_is_left_out() -> None:
@@ -192,25 +195,28 @@ def test_wrong_address_from_a_liar_does_not_hide_the_right_one() -> None:
 def test_failure_of_the_first_address_leaves_the_request_to_the_second_alone() -> None:
     lookup = lookup_of([8], alpha=2, k=3)
     asked(lookup, 0.0)
-    both = [candidate(1, port=666), candidate(1)]
-    lookup.on_reply(peer_id(8), both, 0.0)
-    assert lookup.next(0.0) == Ask(both[0])
-    assert lookup.next(0.5) == Ask(both[1])
-    lookup.on_failure(peer_id(1), 2.0, both[0].address)
+    lookup.on_reply(peer_id(8), [candidate(1, port=666), candidate(9)], 0.0)
+    assert lookup.next(0.0) == Ask(candidate(1, port=666))
+    assert lookup.next(0.0) == Ask(candidate(9))
+    lookup.on_reply(peer_id(9), [candidate(1)], 0.1)
+    assert lookup.next(0.5) == Ask(candidate(1))
+    lookup.on_failure(peer_id(1), 2.0, candidate(1, port=666).address)
     assert lookup.standing_of(peer_id(1)) is Standing.LATE
     lookup.on_reply(peer_id(1), [], 2.1)
     assert lookup.standing_of(peer_id(1)) is Standing.ANSWERED
 
 
 def test_addresses_tried_for_one_id_are_bounded() -> None:
-    lookup = lookup_of([9], alpha=1, addresses_max=2)
+    lookup = lookup_of(range(10, 20), alpha=10, addresses_max=2)
     asked(lookup, 0.0)
-    lookup.on_reply(peer_id(9), [candidate(1, port=port) for port in range(1, 11)], 0.0)
+    for number in range(10, 20):
+        lookup.on_reply(peer_id(number), [candidate(1, port=number)], 0.0)
     tried = 0
     while isinstance(lookup.next(float(tried)), Ask):
         tried += 1
         lookup.on_failure(peer_id(1), float(tried))
     assert tried == 2
+    lookup.validate_state()
 
 
 def test_one_reply_adds_k_candidates_at_most_never_its_sender_or_us() -> None:
@@ -271,190 +277,3 @@ def test_input_after_the_end_changes_nothing() -> None:
 
 def test_lookup_without_seeds_is_done_at_once() -> None:
     assert lookup_of([]).next(0.0) == Done()
-
-
-# Whole lookups in random networks
-
-
-@dataclass
-class World:
-    """A network as a graph: whom each peer names, and how it behaves."""
-
-    names: dict[int, list[int]]
-    dead: set[int] = field(default_factory=set)
-    slow: set[int] = field(default_factory=set)
-    malformed: set[int] = field(default_factory=set)
-
-    def reply(self, number: int) -> list[Candidate]:
-        return [candidate(named) for named in self.names.get(number, [])]
-
-    def is_silent(self, number: int) -> bool:
-        return number in self.dead or number not in self.names
-
-
-def run(world: World, lookup: Lookup, rng: random.Random) -> float:
-    """Run a lookup on a virtual clock, checking its invariants; return how long it took."""
-    now, turn = 0.0, 0
-    arrivals: list[tuple[float, int, int]] = []
-    for _ in range(STEPS_MAX):
-        lookup.validate_state()
-        match lookup.next(now):
-            case Done():
-                return now
-            case Ask(sent):
-                number = number_of(sent)
-                turn += 1
-                if not world.is_silent(number):
-                    least_s, most_s = (0.6, 1.9) if number in world.slow else (0.001, 0.4)
-                    heapq.heappush(arrivals, (now + rng.uniform(least_s, most_s), turn, number))
-            case Wait(until_s):
-                assert until_s > now, "a wait that does not end"
-                if not arrivals or arrivals[0][0] > until_s:
-                    assert until_s != float("inf"), "waits for ever"
-                    now = until_s
-                    continue
-                now, _, number = heapq.heappop(arrivals)
-                if number in world.malformed:
-                    lookup.on_bad(peer_id(number), now)
-                else:
-                    lookup.on_reply(peer_id(number), world.reply(number), now)
-    raise AssertionError("the lookup does not end")
-
-
-def reference_closest(world: World, seeds: Sequence[int], k: int) -> list[int]:
-    """Find the k closest plainly: ask one after the other, with endless patience."""
-    known, answered, gone = set(seeds), set[int](), set[int]()
-    while True:
-        window = sorted(known - gone)[:k]
-        unasked = [number for number in window if number not in answered]
-        if not unasked:
-            return window
-        number = unasked[0]
-        if world.is_silent(number) or number in world.malformed:
-            gone.add(number)
-            continue
-        answered.add(number)
-        known.update([named for named in world.names[number] if named != number][:k])
-
-
-@st.composite
-def worlds(draw: st.DrawFn, *, with_slow: bool) -> tuple[World, list[int]]:
-    """Draw any graph: names at random, some of nobody; peers dead, slow, malformed."""
-    size = draw(st.integers(1, 40))
-    rng = random.Random(draw(st.integers(0, 2**32)))
-    numbers = rng.sample(range(1, 4 * size + 1), size)
-    nobody = rng.sample(range(1000, 1010), rng.randint(0, 5)) + rng.sample(range(1, 200), 5)
-    world = World(
-        {
-            number: rng.sample([*numbers, *nobody], rng.randint(0, min(size, 12)))
-            for number in numbers
-        }
-    )
-    world.dead = {number for number in numbers if rng.random() < 0.2}
-    world.malformed = {number for number in numbers if rng.random() < 0.1}
-    if with_slow:
-        world.slow = {number for number in numbers if rng.random() < 0.2}
-    return world, rng.sample(numbers, rng.randint(1, min(size, 5)))
-
-
-goals = st.sampled_from([Goal.READ, Goal.WRITE])
-
-
-@given(worlds(with_slow=False), st.integers(1, 8), goals)
-def test_one_request_at_a_time_finds_exactly_what_the_reference_finds(
-    drawn: tuple[World, list[int]], k: int, goal: Goal
-) -> None:
-    world, seeds = drawn
-    # With hardly a soft timeout nothing runs beside anything: the same order as the reference.
-    lookup = lookup_of(seeds, goal=goal, alpha=1, k=k, soft_timeout_s=2.0, requests_max=2000)
-    run(world, lookup, random.Random(1))
-    assert [number_of(found) for found in lookup.closest()] == reference_closest(world, seeds, k)
-
-
-@given(worlds(with_slow=True), st.integers(1, 8), st.integers(1, 12), st.integers(0, 2**32), goals)
-def test_nobody_alive_that_was_named_is_closer_than_the_result(
-    drawn: tuple[World, list[int]], k: int, alpha: int, seed: int, goal: Goal
-) -> None:
-    world, seeds = drawn
-    lookup = lookup_of(seeds, goal=goal, alpha=alpha, k=k, linger_s=2.0, requests_max=2000)
-    run(world, lookup, random.Random(seed))
-    found = [number_of(one) for one in lookup.closest()]
-    named = {*seeds}
-    for number in found:
-        named.update([name for name in world.names[number] if name != number][:k])
-    alive = {
-        number for number in named if not world.is_silent(number) and number not in world.malformed
-    }
-    farthest = found[-1] if len(found) == k else 10**9
-    assert {number for number in alive if number < farthest} <= {*found}
-
-
-@given(
-    st.integers(8, 60),
-    st.integers(1, 6),
-    st.integers(1, 12),
-    st.integers(0, 2**32),
-    goals,
-)
-def test_among_liars_slow_and_dead_both_find_the_true_k_closest_alive(
-    size: int, k: int, alpha: int, seed: int, goal: Goal
-) -> None:
-    rng = random.Random(seed)
-    numbers = rng.sample(range(1, 500), size)
-    dead = set(rng.sample(numbers, size // 4))
-    liars = set(rng.sample(sorted(set(numbers) - dead), size // 5))
-    live = sorted(set(numbers) - dead)
-    # Honest peers name the k closest living they know of, the liars nobodies close by.
-    names = {number: [name for name in live if name != number][:k] for number in live}
-    nobodies = [number for number in range(1, 500) if number not in numbers]
-    names |= {liar: rng.sample(nobodies, k + 3) for liar in liars}
-    world = World(names, dead, slow={number for number in live if rng.random() < 0.2})
-    seeds = [*rng.sample(numbers, 3), rng.choice([one for one in live if one not in liars])]
-    lookup = lookup_of(
-        seeds, goal=goal, alpha=alpha, k=k, linger_s=2.0, requests_max=2000, candidates_max=2000
-    )
-    run(world, lookup, rng)
-    found = [number_of(one) for one in lookup.closest()]
-    assert found == reference_closest(world, seeds, k)
-    honest = [number for number in live if number not in liars]
-    assert set(honest[: k - len([liar for liar in liars if liar in found])]) <= {*found}
-
-
-@given(worlds(with_slow=True), st.sampled_from(list(Goal)), st.integers(1, 30))
-def test_every_lookup_ends_within_its_requests_and_its_time(
-    drawn: tuple[World, list[int]], goal: Goal, requests_max: int
-) -> None:
-    world, seeds = drawn
-    lookup = lookup_of(seeds, goal=goal, alpha=3, k=4, requests_max=requests_max)
-    took_s = run(world, lookup, random.Random(2))
-    assert lookup.requests <= requests_max
-    assert took_s <= 0.5 * requests_max + 2.0
-
-
-@given(st.integers(0, 2**32))
-def test_crowd_of_liars_costs_a_bounded_time_and_hides_nobody(seed: int) -> None:
-    rng = random.Random(seed)
-    honest = rng.sample(range(5_000, 9_000), 30)
-    # Twenty liars, each naming twenty others that do not exist and would be closest of all.
-    liars = rng.sample(range(9_000, 9_900), 20)
-    names: dict[int, list[int]] = {
-        number: [name for name in sorted(honest) if name != number][:20] for number in honest
-    }
-    names |= {liar: rng.sample(range(1, 4_000), 20) for liar in liars}
-    world = World(names)
-    lookup = lookup_of([*rng.sample(honest, 3), *rng.sample(liars, 5)])
-    took_s = run(world, lookup, rng)
-    assert took_s < 0.5 * 200 / 8 + 2.0
-    assert [number_of(one) for one in lookup.closest()] == sorted(honest)[:20]
-
-
-def test_thirty_per_cent_dead_cost_soft_timeouts_and_not_seconds() -> None:
-    rng = random.Random(5)
-    numbers = rng.sample(range(1, 10_000), 200)
-    dead = set(rng.sample(numbers, 60))
-    live = [number for number in sorted(numbers) if number not in dead]
-    names = {number: live[:12] + rng.sample(numbers, 8) for number in live}
-    lookup = lookup_of(rng.sample(numbers, 20))
-    took_s = run(World(names, dead), lookup, rng)
-    assert took_s < 4.0
-    assert [number_of(one) for one in lookup.closest()][:12] == live[:12]

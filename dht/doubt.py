@@ -1,0 +1,175 @@
+"""How far candidates are believed: shares of address blocks, and what tellers are worth.
+
+Owns the two defences of a lookup against made-up and clustered candidates. Pure; must not know
+distances, requests or time: `dht.lookup` says what failed and what answered.
+
+An id costs nothing, a made-up contact neither; a public address block does. So places are shared
+out by block (`spread`), a block whose candidates fail must wait (`Doubts`), and a peer
+whose named candidates fail is no longer believed (`Teller`). All three only put candidates behind
+others: where there are no others, as in a small network or one within one block, nothing changes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dht.candidates import Candidate, LookupConfig
+
+Item = TypeVar("Item")
+
+
+class Trial(enum.Enum):
+    """What became of asking at one address."""
+
+    PENDING = "pending"
+    FAILED = "failed"
+    ANSWERED = "answered"
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """What became of the candidates of one address block, or of those that one teller named."""
+
+    failures_max: int
+    failures: int = 0
+    answers: int = 0
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether too many have failed, and more than have answered.
+
+        An honest peer names the dead, too, and an honest block has them, but seldom more of them
+        than of the living.
+        """
+        return self.failures >= self.failures_max and self.failures > self.answers
+
+
+@dataclass(slots=True, eq=False)
+class Hint:
+    """One address at which a candidate may be, and who says so."""
+
+    candidate: Candidate
+    block: str
+    is_ours: bool = False
+    """From our own table: never doubted."""
+    tellers: list[Account] = field(default_factory=list)
+    trial: Trial = Trial.PENDING
+
+    def told_by(self, teller: Account, tellers_max: int) -> None:
+        """Note one more teller; what became of the address already counts for it at once."""
+        if self.trial is Trial.FAILED:
+            teller.failures += 1
+        elif self.trial is Trial.ANSWERED:
+            teller.answers += 1
+        if len(self.tellers) < tellers_max:
+            self.tellers.append(teller)
+
+
+class Doubts:
+    """Keep the accounts of tellers and public address blocks.
+
+    Inputs: `failed`, `bad`, `answered`. Output: `is_doubtful`. Invariant: each hint counts once;
+    one that answers after all is taken back.
+    """
+
+    def __init__(self, config: LookupConfig) -> None:
+        self._config = config
+        self._blocks: dict[str, Account] = {}
+        self.any_failed = False
+
+    def teller(self) -> Account:
+        """Open the account of a peer that names candidates."""
+        return Account(self._config.teller_failures_max)
+
+    def failed(self, hint: Hint) -> None:
+        """Note that nobody (or somebody else) answered at a hint's address."""
+        if hint.trial is Trial.PENDING:
+            hint.trial = Trial.FAILED
+            self._count_failure(hint, 1)
+
+    def answered(self, hint: Hint) -> None:
+        """Note that the candidate answered at a hint's address, late perhaps."""
+        if hint.trial is Trial.ANSWERED:
+            return
+        if hint.trial is Trial.FAILED:
+            self._count_failure(hint, -1)
+        hint.trial = Trial.ANSWERED
+        for teller in hint.tellers:
+            teller.answers += 1
+        if hint.block:
+            self._block(hint).answers += 1
+
+    def bad(self, hint: Hint) -> None:
+        """Note a reply that is a lie: whoever named its sender told the truth all the same."""
+        if hint.trial is Trial.FAILED:
+            self._count_failure(hint, -1)
+        hint.trial = Trial.PENDING
+        if hint.block:
+            self.any_failed = True
+            self._block(hint).failures += 1
+
+    def is_doubtful(self, hint: Hint) -> bool:
+        """Say whether a candidate not yet heard comes after all others.
+
+        It does when all who name it are overdrawn, or its block is. More tellers than the block
+        has failures outweigh that: a liar who names dead addresses in an honest peer's block does
+        not hide a peer whom its neighbours know.
+        """
+        if hint.is_ours or not self.any_failed:
+            return False
+        for teller in hint.tellers:
+            if not teller.is_overdrawn:
+                break
+        else:
+            return True
+        block = self._blocks.get(hint.block)
+        if block is None or not block.is_overdrawn:
+            return False
+        return len(hint.tellers) <= block.failures
+
+    def _count_failure(self, hint: Hint, change: int) -> None:
+        self.any_failed = True
+        for teller in hint.tellers:
+            teller.failures += change
+        if hint.block:
+            self._block(hint).failures += change
+
+    def _block(self, hint: Hint) -> Account:
+        account = self._blocks.get(hint.block)
+        if account is None:
+            account = self._blocks[hint.block] = Account(self._config.block_failures_max)
+        return account
+
+
+def spread(
+    ordered: Iterable[Item],
+    count: int,
+    *,
+    block_of: Callable[[Item], str],
+    block_contacts_max: int,
+) -> list[Item]:
+    """Choose the first `count` items of which at most so many share a public address block.
+
+    Where there are fewer, the others fill up, in order; the choice keeps the order given.
+    """
+    shares: dict[str, int] = {}
+    chosen: list[tuple[int, Item]] = []
+    others: list[tuple[int, Item]] = []
+    for place in enumerate(ordered):
+        if len(chosen) >= count:
+            break
+        block = block_of(place[1])
+        share = shares.get(block, 0)
+        if block and share >= block_contacts_max:
+            if len(others) < count:
+                others.append(place)
+            continue
+        shares[block] = share + 1
+        chosen.append(place)
+    if others and len(chosen) < count:
+        chosen.extend(others[: count - len(chosen)])
+        chosen.sort(key=lambda place: place[0])
+    return [item for _, item in chosen]

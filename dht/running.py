@@ -1,0 +1,190 @@
+"""Lookups that run: the machine asks, peers answer, the clock goes on.
+
+Owns driving one lookup to its end, its seeds from the table, and what is believed of the contacts
+in a reply. Must not know records, the publish schedule, or what the lookup is for.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from dht import wire
+from dht.config import DhtConfig
+from dht.contacts import Contact
+from dht.errors import BadAnswer, BadMessage, DhtError
+from dht.figures import Durations
+from dht.hints import unpack_contact
+from dht.lookup import Ask, Candidate, Done, Goal, Lookup, Wait
+from dht.patience import Patience
+from dht.routing import Table
+from dht.sharing import Spawn
+from dht.tracing import Answered, Asked, Began, Ended, Failed, Outcome, Refused, Trace
+from identity.address import Address
+
+AskCandidate = Callable[[Candidate], Awaitable[Sequence[Candidate]]]
+OnLate = Callable[[Candidate], Awaitable[None]]
+
+
+class LookupRunner:
+    """Run lookups for one node."""
+
+    def __init__(
+        self,
+        table: Table,
+        config: DhtConfig,
+        patience: Patience,
+        *,
+        clock: Callable[[], float],
+        spawn: Spawn,
+        believe: Callable[[Address, str], bool],
+        drops: Counter[str],
+    ) -> None:
+        self._table = table
+        self._config = config
+        self._patience = patience
+        self._clock = clock
+        self._spawn = spawn
+        self._believe = believe
+        self._drops = drops
+        self.durations = Durations()
+
+    def begin(
+        self, target: bytes, goal: Goal, linger_s: float, trace: Trace | None = None
+    ) -> Lookup:
+        """Make a lookup that starts from the closest contacts of the table."""
+        now = self._clock()
+        self._table.looked_up(target, now)
+        seeds = self.seeds(target)
+        if trace is not None:
+            trace(Began(tuple(seeds), now))
+        return Lookup(
+            target,
+            [self._patience.annotate(each, now=now) for each in seeds],
+            own_id=self._table.node.id,
+            goal=goal,
+            config=replace(self._config.lookup, linger_s=linger_s),
+            now=now,
+        )
+
+    def seeds(self, target: bytes) -> list[Candidate]:
+        """Return the closest contacts to start a lookup with; doubtful ones where others lack."""
+        k = self._config.lookup.k
+        sound = self._table.closest_spread(target, k, failures_max=1)
+        return [candidate_of(each) for each in sound or self._table.closest_spread(target, k)]
+
+    def candidates(
+        self,
+        found: wire.FoundRecords,
+        teller: Candidate,
+        heard: dict[bytes, Candidate],
+        trace: Trace | None = None,
+    ) -> list[Candidate]:
+        """Unpack the contacts that are worth a try; a malformed one spoils only itself.
+
+        `heard` keeps those of one lookup: most contacts are named by most who answer.
+        """
+        candidates: list[Candidate] = []
+        for compact in found.contacts:
+            known = heard.get(compact)
+            if known is not None:
+                candidates.append(known)
+                continue
+            try:
+                candidate = unpack_contact(compact)
+            except BadMessage:
+                self._refuse("contact-malformed", teller, trace)
+                continue
+            if self._believe(candidate.address, teller.address.host):
+                heard[compact] = self._patience.annotate(candidate, now=self._clock())
+                candidates.append(heard[compact])
+            else:
+                self._refuse("contact-unbelievable", teller, trace)
+        return candidates
+
+    def _refuse(self, reason: str, teller: Candidate, trace: Trace | None) -> None:
+        self._drops[reason] += 1
+        if trace is not None:
+            trace(Refused(teller.peer_id, reason))
+
+    async def run(
+        self,
+        lookup: Lookup,
+        ask: AskCandidate,
+        *,
+        on_late: OnLate | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        """Drive a lookup to its end.
+
+        Requests are tasks of the node, not of the lookup: one that is still unanswered at the end
+        runs on until its own timeout, so that a dead contact is found out, and nobody waits.
+        """
+        wake = asyncio.Event()
+        if trace is not None:
+            ask = _traced(ask, trace, self._clock)
+
+        async def call(candidate: Candidate) -> None:
+            try:
+                found = await ask(candidate)
+                if lookup.is_done and on_late is not None:
+                    await on_late(candidate)
+                lookup.on_reply(candidate.peer_id, found, self._clock(), candidate.address)
+            except BadAnswer:
+                lookup.on_bad(candidate.peer_id, self._clock())
+            except DhtError:
+                lookup.on_failure(candidate.peer_id, self._clock(), candidate.address)
+            finally:
+                wake.set()
+
+        while True:
+            wake.clear()
+            step = lookup.next(self._clock())
+            match step:
+                case Ask(candidate):
+                    self._spawn(call(candidate))
+                case Wait(until_s):
+                    await wait_until(wake, until_s - self._clock())
+                case Done():
+                    for late in lookup.late():  # the next lookup does not wait for them again
+                        self._patience.silent(late.address, now=self._clock())
+                    if lookup.goal is not Goal.REFRESH:  # nobody waits for those
+                        self.durations.add(self._clock() - lookup.started)
+                    if trace is not None:
+                        closest = tuple(each.peer_id for each in lookup.closest())
+                        trace(Ended(self._clock(), closest))
+                    return
+                case _:
+                    assert_never(step)
+
+
+def _traced(ask: AskCandidate, trace: Trace, clock: Callable[[], float]) -> AskCandidate:
+    """Tell of each request and of what becomes of it."""
+
+    async def run(candidate: Candidate) -> Sequence[Candidate]:
+        trace(Asked(candidate, clock()))
+        try:
+            found = await ask(candidate)
+        except DhtError as error:
+            outcome = Outcome.BAD if isinstance(error, BadAnswer) else Outcome.SILENT
+            trace(Failed(candidate, clock(), outcome, str(error)))
+            raise
+        trace(Answered(candidate, clock(), tuple(found)))
+        return found
+
+    return run
+
+
+def candidate_of(contact: Contact) -> Candidate:
+    """Turn a contact of the table into somebody to ask."""
+    return Candidate(contact.peer_id, contact.address, contact.public_key, contact.soft_timeout_s())
+
+
+async def wait_until(event: asyncio.Event, timeout_s: float) -> None:
+    """Return when the event is set or the time is over."""
+    try:
+        async with asyncio.timeout(max(0.0, timeout_s)):
+            await event.wait()
+    except TimeoutError:
+        return
