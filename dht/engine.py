@@ -271,7 +271,7 @@ class Engine:
             self.membership.patience,
             clock=self._clock,
             spawn=self._spawn,
-            believe=self.membership.believe,
+            believe=self.membership.destinations.believe,
             drops=self.drops,
         )
         self.reader = Reader(

@@ -8,7 +8,6 @@ answered a hello of ours.
 import asyncio
 import math
 import random
-import socket
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -17,8 +16,9 @@ from dht.calling import Caller, Proven
 from dht.clock import ClockWatch
 from dht.config import DhtConfig
 from dht.contacts import Contact
+from dht.destinations import Destinations
 from dht.errors import DhtError
-from dht.hints import Scope, is_believable, plain_host, scope_of
+from dht.hints import Scope, scope_of
 from dht.lookup import Candidate, Goal
 from dht.patience import Patience
 from dht.reachability import Witness
@@ -28,7 +28,7 @@ from dht.running import candidate_of
 from dht.self_view import SelfView
 from dht.sharing import Spawn
 from dht.views import ContactView, contact_view
-from identity.address import Address, ip_of
+from identity.address import Address
 from identity.network import BootstrapNode
 
 STRANGERS_MAX = 256
@@ -42,8 +42,6 @@ CHECKED_DEPARTED_MAX = 32
 FAREWELLS_MAX = 256
 FAREWELL_S = 10.0
 """How long the last requests of a peer that said farewell do not count as its return."""
-RESOLVED_MAX = 4
-"""Addresses tried of one bootstrap host name."""
 
 
 class Membership:
@@ -82,7 +80,7 @@ class Membership:
         self._observed: OrderedDict[bytes, Address] = OrderedDict()
         self._farewells: OrderedDict[bytes, float] = OrderedDict()
         self._greetings = 0
-        self._bound: Address | None = None
+        self.destinations = Destinations(own, drops)
         self.newcomers: dict[bytes, Candidate] = {}
         self.on_contact: Callable[[bytes, Address], None] | None = None
         self.on_first_contact: Callable[[], None] = lambda: None
@@ -96,7 +94,7 @@ class Membership:
         """Take what exists only once the node listens."""
         self._caller = caller
         self._reader = reader
-        self._bound = bound
+        self.destinations.bound = bound
 
     # Told by the caller
 
@@ -205,7 +203,7 @@ class Membership:
         is known; the silent ones hold up nobody. It goes on when the caller no longer waits.
         """
         before = len(self._table)
-        targets = await self._targets(nodes)
+        targets = await self.destinations.of_bootstrap(nodes)
         departed = self._table.departed()[-self._config.remembered_max :]
         for contact in (*remembered[: self._config.remembered_max], *departed):
             targets.setdefault(contact.address, contact.peer_id)
@@ -259,59 +257,10 @@ class Membership:
         if not self._own.client:
             await self.join_neighbourhood()
 
-    def believe(self, hint: Address, teller_host: str) -> bool:
-        """Tell whether to try an address that another peer gave us."""
-        return self._can_send(hint) and is_believable(hint, teller_host) and not self.is_own(hint)
-
     def usable(self, addresses: Sequence[Address]) -> list[Address]:
         """Keep the addresses of a record that are worth a dial from here."""
-        local = self._bound is not None and scope_of(self._bound.host) is Scope.LOOPBACK
-        local = local or any(each.address.is_loopback for each in self._table.contacts())
-        least = Scope.LOOPBACK if local else Scope.PRIVATE
-        return [each for each in addresses if scope_of(each.host) >= least]
-
-    def is_own(self, address: Address) -> bool:
-        """Tell whether an address is this node's own."""
-        bound = self._bound
-        if bound is None or address.port != bound.port:
-            return address in self._own.advertised
-        ip = ip_of(bound.host)
-        everywhere = ip is not None and ip.is_unspecified
-        return (
-            address.host == bound.host
-            or (everywhere and scope_of(address.host) is Scope.LOOPBACK)
-            or address.host in {each.host for each in self._own.advertised}
-        )
-
-    async def _targets(self, nodes: Sequence[BootstrapNode]) -> dict[Address, bytes | None]:
-        targets: dict[Address, bytes | None] = {}
-        for node in nodes:
-            for address in await self._resolve(node.address):
-                if not self.is_own(address) and node.peer_id != self._own.peer_id:
-                    targets.setdefault(address, node.peer_id)
-        return targets
-
-    async def _resolve(self, address: Address) -> list[Address]:
-        if ip_of(address.host) is not None:
-            found = [Address(plain_host(address.host), address.port)]
-            return [each for each in found if self._can_send(each)]
-        loop = asyncio.get_running_loop()
-        try:
-            rows = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
-        except OSError:
-            self._drops["name-unresolved"] += 1
-            return []
-        hosts = dict.fromkeys(plain_host(str(row[4][0])) for row in rows)
-        found = [Address(host, address.port) for host in hosts]
-        return [each for each in found if self._can_send(each)][:RESOLVED_MAX]
-
-    def _can_send(self, address: Address) -> bool:
-        """A socket reaches its own family; both when it listens on all IPv6 addresses."""
-        ip = ip_of(address.host)
-        own = None if self._bound is None else ip_of(self._bound.host)
-        if ip is None or own is None:
-            return ip is not None
-        return ip.version == own.version or (own.version == 6 and own.is_unspecified)
+        knows_local = any(each.address.is_loopback for each in self._table.contacts())
+        return self.destinations.usable(addresses, knows_local=knows_local)
 
     # Liveness
 
@@ -331,7 +280,7 @@ class Membership:
             except DhtError:
                 self._drops["hello-lost"] += 1
 
-        for each in await self._resolve(address):
+        for each in await self.destinations.resolve(address):
             task = self._spawn(greet(each))
             await self._caller.wait_for(task, None, each, at_most_s=timeout_s)
             if met:
@@ -408,7 +357,7 @@ class Membership:
     def own_hosts(self) -> set[str]:
         """Name all hosts at which we may be: whoever is there too is no judge."""
         observed = self.observed_address()
-        own = [self._bound, observed, *self._own.advertised]
+        own = [self.destinations.bound, observed, *self._own.advertised]
         return {each.host for each in own if each is not None}
 
     # Views
