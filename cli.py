@@ -257,6 +257,20 @@ def status(settings: Settings) -> None:
 
 
 @shoal.command()
+@click.option("--listen", type=LISTEN, help="The port to try where no peer runs yet.")
+@NETWORK
+@pass_settings
+def doctor(settings: Settings, listen: Any, network_file: Path | None) -> None:
+    """Examine this peer and its surroundings: each check with what was seen and the remedy.
+
+    Home, disk, ports, bootstrap nodes, clock, reachability. Works with no peer running, too.
+    Ends within ten seconds, and with exit 0 whatever it finds: the findings are its result.
+    """
+    arguments = {"listen": None if listen is None else str(listen)}
+    _ask_or_do(settings, "doctor", arguments, network_file)
+
+
+@shoal.command()
 @pass_settings
 def invite(settings: Settings) -> None:
     """Print the string with which somebody joins this network; it holds the network's key."""

@@ -26,6 +26,7 @@ Examples:
   shoal get holiday.jpg                    fetch it from everybody who has it
   shoal explain holiday.jpg                see who was asked for it, and what each answered
   shoal put thesis.pdf --to bob            deliver it, even if bob is away and you leave too
+  shoal doctor                             see what is wrong here, and what to do about it
   shoal demo                               see all of this on this machine in half a minute
 
 The options above may also follow the command; `--` ends the options. Results are on stdout,

@@ -36,6 +36,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "inbox": ("delivery_id", "name", "from", "size", "path", "state"),
     "outbox": ("delivery_id", "name", "to", "state", "held_by", "expires"),
     "contact": ("nickname", "id", "added"),
+    "doctor": ("check", "state", "seen", "remedy"),
     "explain": (
         "hop",
         "id",
@@ -72,6 +73,7 @@ _SHORT_ID_CHARS = 8
 _SIZES = frozenset({"size", "fetched_bytes"})
 _NUMBERS = frozenset({"holders", "rtt_ms", "hop", "shared_bits", "place", "took_ms"})
 _HEADINGS = {"rtt_ms": "rtt ms", "hop": "#", "shared_bits": "bits", "took_ms": "ms"}
+_CHECK_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
 _STATE_STYLES = {
     "active": "green",
     "delivered": "green",
@@ -131,6 +133,8 @@ class Output:
             self._draw_lists()
             for line in _SENTENCES[command](fields):
                 print_line(line, stream)
+        elif command == "doctor" and is_terminal(stream):
+            _draw_check(fields)
         elif not is_terminal(stream):
             cells = [_cell(name, fields.get(name)) for name in COLUMNS[command]]
             if command == "put":
@@ -211,6 +215,24 @@ def _draw_list(command: str, items: list[Fields]) -> None:
             cells.append(Text(shown or _cell(name, value), style=style))
         table.add_row(*cells)
     Console(markup=False, highlight=False, emoji=False).print(table)
+
+
+def _draw_check(fields: Fields) -> None:
+    """Draw one check at once: others may take seconds."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    state, remedy = str(fields.get("state", "")), str(fields.get("remedy") or "")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(width=max(map(len, _CHECK_STYLES)))
+    grid.add_column(overflow="fold")
+    style = _CHECK_STYLES.get(state, "")
+    text = f"{escape(str(fields.get('check', '')))}: {escape(str(fields.get('seen', '')))}"
+    grid.add_row(Text(escape(state), style=style), Text(text))
+    if remedy:
+        grid.add_row("", Text(f"hint: {escape(remedy)}", style="dim" if state == "skipped" else ""))
+    Console(markup=False, highlight=False, emoji=False).print(grid)
 
 
 def _for_people(command: str, name: str, value: object) -> str | None:

@@ -37,6 +37,11 @@ class ClockWatch:
         self.offset_ms = self._agreed_ms()
         self.doubt_ms = self._doubt_ms()
 
+    @property
+    def samples_ms(self) -> tuple[int, ...]:
+        """What each contact says, the latest last."""
+        return tuple(self._samples.values())
+
     def _agreed_ms(self) -> int:
         samples = list(self._samples.values())
         if len(samples) < AGREEING_MIN:

@@ -383,6 +383,10 @@ class DhtNode:
         """What the few contacts there are say that our clock is off by; not corrected."""
         return 0 if self._running is None else self._running.clock_watch.doubt_ms
 
+    def clock_offsets_ms(self) -> tuple[int, ...]:
+        """What each contact says must be added to our wall clock."""
+        return () if self._running is None else self._running.clock_watch.samples_ms
+
     def now_ms(self) -> int:
         """Our wall time, corrected."""
         return self._wall_ms() + self.clock_offset_ms

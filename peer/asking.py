@@ -1,7 +1,7 @@
 """Have a command done: by the home's running peer, or without one by a client for the moment.
 
-Owns that choice for `search` and `get`. Must not know what the commands do nor how their events
-are shown. The client's packages are loaded only when it is needed.
+Owns that choice for `search`, `get` and `doctor`. Must not know what the commands do nor how their
+events are shown. The client's packages are loaded only when it is needed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from peer.control_client import call
-from peer.failures import NoPeerRunning
+from peer.failures import NoPeerRunning, PeerSilent
 from peer.home import Home
 
 Show = Callable[[dict[str, Any]], None]
+FIRST_ANSWER_S = {"doctor": 2.5}
+"""A peer that hangs is what a doctor is called for; other commands wait as long as it takes."""
 
 
 def call_or_do_alone(
@@ -33,8 +35,8 @@ def call_or_do_alone(
     """
     if network_file is None:
         try:
-            call(home, command, arguments, show)
-        except NoPeerRunning:
+            call(home, command, arguments, show, first_answer_s=FIRST_ANSWER_S.get(command))
+        except (NoPeerRunning, PeerSilent):
             pass
         else:
             return
@@ -49,11 +51,17 @@ async def _do_alone(
     show: Show,
     files: tuple[Path | None, Path | None],
 ) -> None:
-    from peer.node import run_command_alone
     from peer.options import AloneOptions
 
     async def emit(event: dict[str, Any]) -> None:
         show(event)
 
     options = AloneOptions(home, *files)
+    if command == "doctor":
+        from peer.doctor import examine_alone
+
+        await examine_alone(options, arguments, emit)
+        return
+    from peer.node import run_command_alone
+
     await run_command_alone(options, command, arguments, emit)

@@ -11,15 +11,17 @@ import asyncio
 import dataclasses
 import math
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from identity.errors import InvalidPeerId, ShoalError
 from identity.keys import parse_peer_id, show_peer_id
+from identity.network import BootstrapNode
 from peer.arguments import Arguments
 from peer.contacts import Pin
 from peer.core import Core
+from peer.doctor import Doctor
 from peer.errors import AmbiguousName, BadInput, NotFound
 from peer.explaining import Explaining
 from peer.fetching import SEARCH_LIMIT_MAX, Fetching, Wanted, target_of
@@ -180,6 +182,8 @@ class PeerFacts:
     snapshot: Callable[[], Snapshot]
     invite: Callable[[], str]
     leave: Callable[[], None]
+    bootstrap: Sequence[BootstrapNode]
+    """The nodes that it joined through, or tried to."""
 
 
 class Commands:
@@ -210,6 +214,7 @@ class Commands:
             "unshare": self._unshare,
             "peers": self._peers,
             "status": self._status,
+            "doctor": Doctor(core, presence, facts.status, facts.bootstrap).doctor,
             "snapshot": self._snapshot,
             "invite": self._invite,
             "leave": self._leave,

@@ -80,6 +80,13 @@ class DeliveryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires_s: int = 7 * 86400
 
 
+class DiskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Room on the disk."""
+
+    free_bytes_min: int = _GIB // 2
+    """`doctor` calls less than this a problem."""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one peer."""
 
@@ -89,6 +96,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue: QueueConfig = QueueConfig()
     transfer: TransferConfig = TransferConfig()
     delivery: DeliveryConfig = DeliveryConfig()
+    disk: DiskConfig = DiskConfig()
 
 
 def load_config(path: Path) -> Config:
@@ -156,6 +164,7 @@ def _check(config: Config, name: str) -> None:
         "mailbox.retention_s": config.mailbox.retention_s - 1,
         "transfer.upload_bytes_per_s": config.transfer.upload_bytes_per_s,
         "transfer.slots": config.transfer.slots - 1,
+        "disk.free_bytes_min": config.disk.free_bytes_min,
         "delivery.expires_s": config.delivery.expires_s - 1,
     }
     for key, value in numbers.items():

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from peer.failures import ExitCode, Failure, NoPeerRunning
+from peer.failures import ExitCode, Failure, NoPeerRunning, PeerSilent
 from peer.home import Home
 
 _PROTOCOL_VERSION = 1
@@ -25,11 +25,14 @@ def call(
     command: str,
     arguments: dict[str, Any],
     on_event: Callable[[dict[str, Any]], None],
+    *,
+    first_answer_s: float | None = None,
 ) -> None:
     """Run one command in the peer and hand each event on until it is done.
 
     Raises NoPeerRunning when nobody listens, and a Failure with the peer's exit code, message and
-    hint when the command failed. Leaving early (Ctrl-C) closes the socket: that cancels it.
+    hint when the command failed; with `first_answer_s`, PeerSilent when nothing comes for so long.
+    Leaving early (Ctrl-C) closes the socket: that cancels it.
     """
     request = {"command": command, "arguments": arguments, "version": _PROTOCOL_VERSION}
     line = json.dumps(request, separators=(",", ":")).encode() + b"\n"
@@ -39,7 +42,9 @@ def call(
         # Refused at once? What it answered before that is still to be read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(line)
+        connection.settimeout(first_answer_s)
         for event in _events(connection):
+            connection.settimeout(None)
             on_event(event)
 
 
@@ -90,6 +95,8 @@ def _line(lines: BinaryIO) -> bytes:
         return lines.readline(_LINE_BYTES_MAX + 1)
     except ConnectionResetError:
         return b""
+    except TimeoutError as error:
+        raise PeerSilent from error
 
 
 def _failure(event: dict[str, Any]) -> Failure:

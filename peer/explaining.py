@@ -71,10 +71,12 @@ class Explaining:
         """Send each hop, then what it came to; NotFound after that where it came to nothing."""
         question = await self._question(arguments)
         account = await self._look_up(question)
+        own = self._core.dht.engine.own
+        nicknames = {each.peer_id: each.nickname for each in self._presence.named()}
         around = Surroundings(
-            None if self._core.dht.config.client else self._core.identity.peer_id,
+            None if own.client else own.peer_id,
             self._core.dht.config.lookup.k,
-            {each.peer_id: each.nickname for each in self._presence.named()},
+            nicknames | {own.peer_id: own.nickname},
         )
         reached: Mapping[bytes, Reach] = {}
         if question.kind != "word":  # a word has many publishers, and a search asks none of them

@@ -64,6 +64,13 @@ class NoPeerRunning(Failure):
     exit_code = ExitCode.NO_PEER
 
 
+class PeerSilent(Failure):
+    """The running peer does not answer."""
+
+    hint = "`shoal doctor` says which process it is"
+    exit_code = ExitCode.TIMED_OUT
+
+
 class AlreadyRunning(Failure):
     """A peer is already running in this home."""
 
@@ -113,6 +120,7 @@ EXIT_CODES: dict[str, ExitCode] = {
     "dht.errors.DhtError": ExitCode.UNREACHABLE,
     "dht.errors.PortInUse": ExitCode.USAGE,
     "dht.errors.BadRecord": ExitCode.USAGE,
+    "dht.errors.BadQuery": ExitCode.USAGE,
     "dht.errors.ScheduleFull": ExitCode.FULL,
     "dht.errors.BadMessage": ExitCode.UNREACHABLE,
     "dht.errors.NoAnswer": ExitCode.UNREACHABLE,

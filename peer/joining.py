@@ -8,29 +8,18 @@ peer offers.
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Sequence
 
 from identity.network import BootstrapNode
+from peer.checkup import Tls
 from peer.core import Core
 from peer.errors import WrongNetworkKey
-from rpc.errors import ForeignNetwork, RpcError
+from peer.probing import probe_tls
 
 BOOTSTRAP_TIMEOUT_S = 5.0
 PROBE_AFTER_S = 0.5
 """UDP may be silent for so long before TLS is asked."""
 PROBE_TIMEOUT_S = 2.0
-
-
-class _Finding(enum.Enum):
-    """What TLS says of one bootstrap node."""
-
-    OURS = enum.auto()
-    FOREIGN = enum.auto()
-    ABSENT = enum.auto()
-    """Its machine refuses the connection: nobody listens there."""
-    SILENT = enum.auto()
-    """No answer; it may be slow, or TCP does not get through."""
 
 
 async def join_network(core: Core, nodes: Sequence[BootstrapNode]) -> int:
@@ -40,7 +29,7 @@ async def join_network(core: Core, nodes: Sequence[BootstrapNode]) -> int:
     UDP has timed out where TLS tells that nobody is there; a late answer still counts.
     """
     joining = asyncio.create_task(_bootstrap(core, nodes))
-    probing: asyncio.Task[list[_Finding]] | None = None
+    probing: asyncio.Task[list[Tls]] | None = None
     try:
         await asyncio.wait([joining], timeout=PROBE_AFTER_S)
         if not joining.done() and not _has_contacts(core):
@@ -72,27 +61,20 @@ def _has_contacts(core: Core) -> bool:
     return any(contact.alive for contact in core.dht.contacts())
 
 
-def _is_settled(core: Core, findings: Sequence[_Finding]) -> bool:
+def _is_settled(core: Core, findings: Sequence[Tls]) -> bool:
     """Tell whether no answer over UDP is to be expected any more, from former contacts neither."""
-    ends = (_Finding.FOREIGN, _Finding.ABSENT)
+    ends = (Tls.FOREIGN, Tls.ABSENT)
     nobody_else = not _has_contacts(core) and not core.contacts.known()
     return nobody_else and all(finding in ends for finding in findings)
 
 
-def _raise_if_foreign(findings: Sequence[_Finding]) -> None:
-    if _Finding.FOREIGN in findings and _Finding.OURS not in findings:
+def _raise_if_foreign(findings: Sequence[Tls]) -> None:
+    if Tls.FOREIGN in findings and Tls.OURS not in findings:
         raise WrongNetworkKey
 
 
-async def _probe_all(core: Core, nodes: Sequence[BootstrapNode]) -> list[_Finding]:
-    async def probe(node: BootstrapNode) -> _Finding:
-        try:
-            await core.channels.probe(node.address, timeout_s=PROBE_TIMEOUT_S)
-        except ForeignNetwork:
-            return _Finding.FOREIGN
-        except RpcError as error:
-            refused = isinstance(error.__cause__, ConnectionRefusedError)
-            return _Finding.ABSENT if refused else _Finding.SILENT
-        return _Finding.OURS
-
-    return await asyncio.gather(*(probe(node) for node in nodes))
+async def _probe_all(core: Core, nodes: Sequence[BootstrapNode]) -> list[Tls]:
+    found = await asyncio.gather(
+        *(probe_tls(core.channels, node.address, timeout_s=PROBE_TIMEOUT_S) for node in nodes)
+    )
+    return [tls for tls, _ in found]

@@ -208,6 +208,7 @@ class Peer:
                 snapshot=self.snapshot,
                 invite=self.invite,
                 leave=self._observer.leaving.set,
+                bootstrap=self._bootstrap_nodes(),
             ),
         )
         self._control = ControlServer(core.home.socket_path, self._commands.run)
@@ -260,10 +261,7 @@ class Peer:
         mail.advertise(self._addresses)
 
     async def _join_network(self) -> None:
-        nodes = (
-            *(BootstrapNode(address) for address in self._options.bootstrap),
-            *self.core.file.bootstrap,
-        )
+        nodes = self._bootstrap_nodes()
         others = [node for node in nodes if node.address not in self._own_addresses()]
         if await join_network(self.core, others) or not others:
             return
@@ -272,6 +270,10 @@ class Peer:
             f"no bootstrap node answers ({listed}): this peer is alone for now",
             "it keeps trying; check that the other peer runs and that UDP and TCP get through",
         )
+
+    def _bootstrap_nodes(self) -> tuple[BootstrapNode, ...]:
+        asked = (BootstrapNode(address) for address in self._options.bootstrap)
+        return (*asked, *self.core.file.bootstrap)
 
     async def _publish_self(self) -> None:
         try:

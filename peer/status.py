@@ -81,6 +81,7 @@ def dht_figures(dht: DhtNode) -> Mapping[str, Any]:
         "records_published": len(dht.schedule),
         "republish_in_s": None if due_in_ms is None else due_in_ms // 1000,
         "clock_offset_ms": dht.clock_offset_ms or dht.clock_doubt_ms,
+        "reachability": dht.reach.value,
         "observed_address": None if observed is None else str(observed),
     }
 

@@ -28,3 +28,13 @@ def parse_span(text: str) -> int:
     if seconds <= 0:
         raise ValueError(f"{text!r} is no span of time; write for example 90s, 30m, 12h or 7d")
     return seconds
+
+
+def show_size(size_bytes: int) -> str:
+    """Show bytes in the largest unit of 1000 that leaves a whole part."""
+    value, shown = float(size_bytes), "B"
+    for unit in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, shown = value / 1000, unit
+    return f"{value:.0f} B" if shown == "B" else f"{value:.1f} {shown}"

@@ -23,6 +23,15 @@ class PeerState(StrEnum):
     INACTIVE = "inactive"
 
 
+class CheckState(StrEnum):
+    """What a check of `doctor` came to."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+    SKIPPED = "skipped"
+
+
 class Direction(StrEnum):
     """Which way a transfer goes, seen from this peer."""
 
@@ -264,6 +273,17 @@ class ExplainView:
     bad: int = 0
     forgotten: int = 0
     """Events beyond the limits of what is remembered."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckView:
+    """One check of `doctor`: what was seen, and what to do about it."""
+
+    check: str
+    state: str
+    """`ok`, `warning`, `problem` or `skipped`."""
+    seen: str
+    remedy: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -141,6 +141,7 @@ def test_exit_codes_in_the_documents_are_those_of_the_code() -> None:
         ("status", views.StatusView),
         ("invite", views.InviteView),
         ("contact", views.ContactView),
+        ("doctor", views.CheckView),
         ("explain", views.HopView),
         ("explain at its end", views.ExplainView),
         ("explain in `records`", views.RecordView),

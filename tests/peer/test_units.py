@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.units import parse_size, parse_span
+from peer.units import parse_size, parse_span, show_size
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,17 @@ def test_what_is_no_span_says_so(text: str) -> None:
 def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert parse_size(text) >= 0
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (536_870_912, "536.9 MB"),
+        (10**16, "10000.0 TB"),
+    ],
+)
+def test_sizes_are_shown_in_units_of_the_trade(size_bytes: int, shown: str) -> None:
+    assert show_size(size_bytes) == shown
