@@ -30,6 +30,8 @@ class ContactView:
     alive: bool
     """It answered when last asked, and has not taken its leave since."""
     client: bool
+    is_passing: bool = False
+    """A client of the moment, which nobody has to know; one that runs on advertises an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ def contact_view(contact: Contact, *, alive: bool, now: float) -> ContactView:
         contact.rtt_s,
         alive and contact.failures == 0,
         contact.client,
+        contact.client and contact.advertised is None,
     )
 
 

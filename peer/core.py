@@ -53,7 +53,9 @@ class Core:
         tls = load_or_create_tls(home.path, identity, file.network)
         database = Database(home.db_path)
         dht = DhtNode(identity, file.network, nickname=nickname, persistence=DhtMemory(database))
-        return cls._with(home, config, file, identity, tls, database, dht)
+        core = cls._with(home, config, file, identity, tls, database, dht)
+        dht.use_tcp(core.listens)
+        return core
 
     @classmethod
     def of_client(cls, home: Home, config: Config, file: NetworkFile) -> Core:
@@ -97,6 +99,13 @@ class Core:
         self.database.close()
 
     # Reaching peers
+
+    async def listens(self, peer_id: bytes, address: Address) -> bool:
+        """Tell whether this very peer takes TLS connections at an address."""
+        try:
+            return await self.channels.probe(address) == peer_id
+        except RpcError:
+            return False
 
     async def locate(self, peer_id: bytes, hints: Sequence[Address] = ()) -> tuple[Address, ...]:
         """Return the address at which this very peer answers now, or nothing.

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from dht.reachability import Reach
 from dht.records import MailPayload
 from identity.address import Address
 from peer.background import Background
@@ -38,6 +39,8 @@ MAIL_LIFE_MARGIN_MS = 1_000
 TIDY_S = 60.0
 """How often `mail` records are compared with what lies here; soon after a delivery has ended."""
 TIDY_AFTER_S = 1.0
+UNREACHED_COLLECT_S = 60.0
+"""How often a peer that others cannot reach asks for its mail: nobody can nudge it."""
 
 
 class Mail:
@@ -172,6 +175,7 @@ class Mail:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.courier.run())
             group.create_task(self._keep_records_tidy())
+            group.create_task(self._collect_unreached())
 
     def lies_here(self, recipient: bytes, expires_ms: int) -> None:
         """Let a recipient know that mail lies here for it: by a `mail` record, and at once.
@@ -264,6 +268,12 @@ class Mail:
             except TimeoutError:
                 continue
             await asyncio.sleep(TIDY_AFTER_S)
+
+    async def _collect_unreached(self) -> None:
+        while True:
+            await asyncio.sleep(UNREACHED_COLLECT_S)
+            if self._core.dht.reach is Reach.UNREACHABLE:
+                self.courier.wake()
 
     async def _withdraw_idle(self) -> None:
         """Withdraw the `mail` records of recipients for whom nothing waits here any more."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from dht.errors import PortInUse as UdpPortInUse
 from dht.node import bulk_handler
+from dht.reachability import Reach
 from dht.records import NICKNAME_BYTES_MAX, Payload, PeerPayload
 from identity.address import Address
 from identity.errors import ShoalError
@@ -158,6 +159,7 @@ class Peer:
         self._addresses: tuple[Address, ...] = ()
         self._lag = LoopLag()
         self._is_ready = False
+        self._is_unreachable = False
         self.core = Core.of_peer(home, config, choice.file, nickname_of(options, config))
         self.presence = Presence(self.core)
         self.sharing = Sharing(self.core)
@@ -191,6 +193,7 @@ class Peer:
         await self._listen(inbox, mail)
         core.dht.on_contact = self._on_contact
         core.dht.on_clock = self._on_clock
+        core.dht.on_reach = self._on_reach
         self._observer.watch(self.snapshot)
         await self._join_network()
         if self._choice.remember:
@@ -387,7 +390,7 @@ class Peer:
     def _on_contact(self, peer_id: bytes, address: Address) -> None:
         for contact in self.core.dht.contacts():
             if contact.peer_id == peer_id:
-                if not contact.client:
+                if not contact.is_passing:
                     self.presence.seen(peer_id, contact.nickname, address)
                 break
         if self._mail is not None:
@@ -404,6 +407,17 @@ class Peer:
             if is_corrected
             else "set the clock here or there: until then each refuses the other's records",
         )
+
+    def _on_reach(self, reach: Reach) -> None:
+        port = self._addresses[0].port
+        if reach is Reach.UNREACHABLE:
+            self._observer.note(
+                "other peers cannot reach this one: it finds and fetches, but offers nothing",
+                f"let UDP and TCP port {port} through to this machine; it is tried again by itself",
+            )
+        elif reach is Reach.REACHABLE and self._is_unreachable:
+            self._observer.note("other peers reach this one again")
+        self._is_unreachable = reach is Reach.UNREACHABLE
 
     def _on_received(self, row: Received) -> None:
         self._observer.note(f"received {row.name!r} from {short_peer_id(row.sender)}: {row.path}")

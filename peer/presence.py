@@ -37,7 +37,7 @@ class Presence:
         peers = [
             KnownPeer(peer.peer_id, peer.nickname, str(peer.address), _seen_ms(peer, now_ms))
             for peer in self._core.dht.contacts()
-            if peer.alive and not peer.client
+            if peer.alive and not peer.is_passing
         ]
         if peers:
             self._core.contacts.seen(peers)
@@ -53,7 +53,7 @@ class Presence:
         now_ms = _now_ms()
         views: dict[bytes, PeerView] = {}
         for contact in self._core.dht.contacts():
-            if not contact.client:
+            if not contact.is_passing:
                 views[contact.peer_id] = PeerView(
                     id=show_peer_id(contact.peer_id),
                     nickname=contact.nickname,
@@ -93,7 +93,7 @@ class Presence:
         known.update(
             (contact.peer_id, contact.nickname)
             for contact in self._core.dht.contacts()
-            if not contact.client
+            if not contact.is_passing
         )
         return [Named(peer_id, nickname) for peer_id, nickname in known.items()]
 

@@ -45,6 +45,23 @@ class Host:
         finally:
             _run("nft", "delete", "table", "bridge", self.port)
 
+    @contextlib.contextmanager
+    def walled(self) -> Iterator[None]:
+        """Let in what answers this host, and drop what comes unasked: a stateful firewall."""
+        rules = """table inet wall {
+            chain in {
+                type filter hook input priority 0; policy drop;
+                iifname "lo" accept
+                ct state established,related accept
+            }
+        }"""
+        inside = ("ip", "netns", "exec", self.namespace, "nft")
+        _run(*inside, "-f", "-", stdin=rules)
+        try:
+            yield
+        finally:
+            _run(*inside, "delete", "table", "inet", "wall")
+
 
 def why_no_cuts() -> str:
     """Why hosts cannot be made and cut off here; empty when they can."""
