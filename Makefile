@@ -7,12 +7,13 @@ SOURCES := cli.py bench console dht identity peer queueing rpc simulation transf
 # Two workers, since the test machines have two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht
+.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate
 
 help:
 	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
 	@echo "make test   lint, types, import contracts, protos current, all tests (with a private RabbitMQ)"
 	@echo "make setup  only the virtual environment · make protos · make lock · make svg · make clean"
+	@echo "make simulate   the DHT at up to 10,000 peers on a virtual clock, hours; SCALE=small: short runs, minutes"
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
 
 setup: $(STAMP)
@@ -47,6 +48,10 @@ $(BENCH_STAMP): requirements-bench.lock $(STAMP)
 # Beside stock kademlia and OpenDHT; BENCH="--json FILE" and the like are passed on.
 bench-dht: $(BENCH_STAMP)
 	@$(BIN)/python -m bench.dht $(BENCH)
+
+SCALE ?= full
+simulate: $(BENCH_STAMP)
+	@nice -n 10 $(BIN)/python tools/simulations.py --scale $(SCALE)
 
 # Hashes, and no registry's address: the lock says what, the machine's configuration says from where.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -44,21 +44,26 @@ def simulate(scenario: Scenario, options: Options) -> Report:
         return loop.run(run())
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the scenario that the arguments name; 1 when a figure is missed or the run fails."""
-    known = all_scenarios()
-    parser = argparse.ArgumentParser(
+def parser(known: dict[str, Scenario]) -> argparse.ArgumentParser:
+    """Build the parser of our arguments."""
+    made = argparse.ArgumentParser(
         prog="python -m simulation",
         description="Run the real DHT on a virtual clock and a virtual network.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="scenarios:\n" + "\n".join(f"  {s.name:<10} {s.summary}" for s in known.values()),
     )
-    parser.add_argument("scenario", choices=list(known), metavar="SCENARIO")
-    parser.add_argument("--peers", type=int, help="size of the network")
-    parser.add_argument("--seed", type=int, default=1, help="decides all that is chance")
-    parser.add_argument("--small", action="store_true", help="a short run with fewer readings")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write the plots there as SVG")
-    given = parser.parse_args(arguments)
+    made.add_argument("scenario", choices=list(known), metavar="SCENARIO")
+    made.add_argument("--peers", type=int, help="size of the network")
+    made.add_argument("--seed", type=int, default=1, help="decides all that is chance")
+    made.add_argument("--small", action="store_true", help="a short run with fewer readings")
+    made.add_argument("--plots", type=Path, metavar="DIR", help="write the plots there as SVG")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the scenario that the arguments name; 1 when a figure is missed or the run fails."""
+    known = all_scenarios()
+    given = parser(known).parse_args(arguments)
     scenario = known[given.scenario]
     peers = given.peers or (scenario.small_peers if given.small else scenario.peers)
     options = Options(peers, given.seed, given.small)

@@ -91,7 +91,7 @@ async def read(world: World, reader: Peer, offer: Offer) -> ReadResult:
     node = reader.running
     key = offer.key
     watch = _Watch(world.now)
-    known = frozenset(each.peer_id for each in node.engine.runner.seeds(key))
+    known = frozenset(each.peer_id for each in node.engine.table.contacts())
     before, sent = world.now(), reader.port.sent
     hits = await node.read(key, (Kind.NAME,), trace=watch)
     took_s = world.now() - before

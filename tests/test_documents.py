@@ -17,6 +17,8 @@ from console.output import COLUMNS
 from peer import views
 from peer.config import Config, parse_config
 from peer.failures import ExitCode
+from simulation.__main__ import all_scenarios
+from simulation.__main__ import parser as simulation_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -100,6 +102,7 @@ def test_options_in_the_documents_exist() -> None:
     known = options(cli.shoal) | FOREIGN_OPTIONS | {"--help"}
     for _, command in commands(cli.shoal):
         known |= options(command)
+    known |= set(simulation_parser(all_scenarios())._option_string_actions)
     told = [
         (document, option)
         for document in DOCUMENTS

@@ -10,7 +10,7 @@ from simulation.report import Report
 from simulation.scenario import Options, Scenario
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_YET_REACHED = {"idle", "partition", "sybil"}
+NOT_YET_REACHED = {"idle"}
 
 
 @pytest.mark.parametrize("name", list(all_scenarios()))
