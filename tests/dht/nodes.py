@@ -5,9 +5,11 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 
 from dht.config import DhtConfig
 from dht.contacts import ContactRow
+from dht.lookup import LookupConfig
 from dht.node import DhtNode
 from dht.records import ContentPayload, NamePayload, Payload, PeerPayload, WordPayload
 from dht.schedule import ScheduleRow
@@ -20,6 +22,9 @@ from identity.network import BootstrapNode, Network
 OPEN = Network("test-open")
 PRIVATE = Network("test-private", b"k" * 32)
 CONFIG = DhtConfig(handoff_s=0.02, bootstrap_retry_min_s=0.1, flush_s=0.1)
+# Whoever waits for a dead peer to time out misses the deadline, and a busy machine does not.
+STUBBORN = replace(CONFIG, call_timeout_s=30.0, lookup=LookupConfig(hard_timeout_s=30.0))
+STUBBORN_DEADLINE_S = 10.0
 CONTENT_ID = b"c" * 32
 NAME = "blue whale song.txt"
 

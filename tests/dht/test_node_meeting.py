@@ -2,8 +2,6 @@
 
 import asyncio
 import socket
-import time
-from dataclasses import replace
 
 import pytest
 
@@ -13,8 +11,9 @@ from identity.address import Address
 from identity.keys import Identity
 from identity.network import BootstrapNode
 from tests.dht.nodes import (
-    CONFIG,
     NAME,
+    STUBBORN,
+    STUBBORN_DEADLINE_S,
     address_of,
     entry,
     file_payloads,
@@ -27,9 +26,7 @@ from tests.dht.nodes import (
 
 async def test_own_address_among_the_bootstrap_nodes_is_skipped():
     async with nodes_of(1) as [node]:
-        started = time.monotonic()
         assert await node.bootstrap(entry(node)) == 0
-        assert time.monotonic() - started < 0.5
         assert node.counters()["datagrams-sent"] == 0
 
 
@@ -184,12 +181,11 @@ async def test_of_the_addresses_of_a_bootstrap_name_the_one_that_answers_is_enou
     monkeypatch, own_host
 ):
     resolve(monkeypatch, "seed.example", ["127.0.0.2", "::1", "127.0.0.3", "127.0.0.1"])
-    stubborn = replace(CONFIG, call_timeout_s=30.0, resend_s=20.0)
     async with nodes_of(1) as [seed]:
-        node = make_node(config=stubborn)
+        node = make_node(config=STUBBORN)
         await node.listen(own_host, 0)
         try:
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(STUBBORN_DEADLINE_S):
                 gained = await node.bootstrap(
                     [BootstrapNode(Address("seed.example", seed.bound.port))]
                 )
