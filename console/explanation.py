@@ -43,7 +43,13 @@ _REASONS = {
     "contact-malformed": "malformed contact",
     "contact-unbelievable": "contact at an address that cannot be right",
 }
-_OUTCOMES = {"bad": "nonsense", "waiting": "no answer yet"}
+_OUTCOMES = {"bad": "nonsense", "waiting": "no answer yet", "passed-over": "not asked"}
+_PASSED_OVER = {
+    "crowded": "its address block has its share",
+    "doubted": "too many failed that its tellers named",
+    "silent-before": "silent lately",
+    "limit": "limit of requests",
+}
 _TITLES = {
     "name": "the name",
     "content": "the content",
@@ -70,7 +76,8 @@ def came_back(fields: Fields) -> str:
     outcome, text = str(fields.get("outcome", "")), str(fields.get("text", ""))
     if outcome not in ("answered", "late"):
         said = _OUTCOMES.get(outcome, escape(outcome))
-        return f"{said}: {escape(text)}" if text and "does not answer" not in text else said
+        why = _PASSED_OVER.get(text, escape(text))
+        return f"{said}: {why}" if text and "does not answer" not in text else said
     brought = [
         plural(int(fields.get("records", 0)), "record") if fields.get("records") else "",
         plural(int(fields.get("contacts", 0)), "peer") if fields.get("contacts") else "",
@@ -165,6 +172,11 @@ def _doubts(fields: Fields) -> list[str]:
         lines.append(f"rejected: {reasons(fields['rejected'])}")
     if {"record-ahead", "record-expired"} & set(fields.get("rejected", ())):
         lines.append("records of a wrong time mean a clock that is off: see `shoal doctor`")
+    if fields.get("hot"):
+        lines.append("the word is hot: a search also reads its other words, or its shards")
+    if fields.get("passed_over"):
+        passed = plural(int(fields["passed_over"]), "peer")
+        lines.append(f"not asked though near enough: {passed}")
     if not fields.get("found") and fields.get("silent"):
         lines.append(f"{plural(int(fields['silent']), 'silent peer')} may have what others lack")
     return lines

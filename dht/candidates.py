@@ -24,6 +24,19 @@ class Goal(enum.Enum):
     """Stop once the beta closest known have answered."""
 
 
+class PassedOver(enum.StrEnum):
+    """Why a candidate that was near enough was never asked."""
+
+    CROWDED = "crowded"
+    """Its public address block had its share of the places."""
+    DOUBTED = "doubted"
+    """Too many others failed that its tellers named, or that are in its block."""
+    SILENT_BEFORE = "silent-before"
+    """It answered nothing lately, and there were enough others."""
+    LIMIT = "limit"
+    """The lookup had made as many requests as it may."""
+
+
 class Candidate(msgspec.Struct, frozen=True):
     """Somebody to ask; what is beside id, address and key is our own opinion, never a reply's."""
 

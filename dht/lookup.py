@@ -20,6 +20,7 @@ from dht.candidates import (
     Done,
     Goal,
     LookupConfig,
+    PassedOver,
     Standing,
     Step,
     Wait,
@@ -36,6 +37,7 @@ __all__ = [
     "Goal",
     "Lookup",
     "LookupConfig",
+    "PassedOver",
     "Standing",
     "Step",
     "Wait",
@@ -46,7 +48,7 @@ class Lookup:
     """Find the k peers closest to a target that answer.
 
     Inputs: `next(now)`, `on_reply`, `on_failure`, `on_bad`, `hurry`. Outputs: Ask, Wait, Done;
-    `closest()`, `late()`.
+    `closest()`, `late()`, `passed_over()`.
     Candidate states: HEARD -> ASKED -> ANSWERED; ASKED -> LATE (soft timeout) -> ANSWERED or DEAD;
     ASKED -> DEAD (failure, hard timeout, bad reply). A LATE or failed one with an address not yet
     tried is HEARD again. A DEAD one is quarantined until the lookup ends, but for an address of it
@@ -203,14 +205,20 @@ class Lookup:
 
     def closest(self) -> list[Candidate]:
         """Return the k closest that answered, closest first, spread over address blocks."""
-        answered = [entry for entry in self._order if entry.standing is Standing.ANSWERED]
-        chosen = spread(
-            answered,
-            self._config.k,
-            block_of=lambda entry: entry.hint.block,
-            block_contacts_max=self._config.block_contacts_max,
-        )
-        return [entry.hint.candidate for entry in chosen]
+        return [entry.hint.candidate for entry in self._closest()]
+
+    def passed_over(self) -> list[tuple[Candidate, PassedOver]]:
+        """Return those nearer than the last of the closest that were never asked, and why not."""
+        chosen = self._closest()
+        is_full = len(chosen) >= self._config.k
+        nearer = chosen[-1].distance if is_full else math.inf
+        passed = [
+            each
+            for each in self._order
+            if each.standing is Standing.HEARD and not each.tries and each.distance < nearer
+        ]
+        hints = [each.choose(self._doubts) for each in passed]
+        return [(hint.candidate, self._why_passed_over(hint)) for hint in hints]
 
     def standing_of(self, peer_id: bytes) -> Standing | None:
         """Return where a peer stands, None when the lookup never heard of it (or forgot it)."""
@@ -257,6 +265,22 @@ class Lookup:
                 now=now,
             )
         return self._window_cache
+
+    def _closest(self) -> list[Entry]:
+        answered = [entry for entry in self._order if entry.standing is Standing.ANSWERED]
+        return spread(
+            answered,
+            self._config.k,
+            block_of=lambda entry: entry.hint.block,
+            block_contacts_max=self._config.block_contacts_max,
+        )
+
+    def _why_passed_over(self, hint: Hint) -> PassedOver:
+        if self._doubts.is_doubtful(hint):
+            return PassedOver.DOUBTED
+        if self.requests >= self._config.requests_max:
+            return PassedOver.LIMIT
+        return PassedOver.SILENT_BEFORE if hint.candidate.is_silent else PassedOver.CROWDED
 
     def _end(self) -> Done:
         self._done = True

@@ -25,6 +25,7 @@ from dht.figures import Durations
 from dht.lookup import Goal
 from dht.publishing import PublishReport
 from dht.reachability import Reach
+from dht.reads import WordRead
 from dht.records import (
     ContentPayload,
     Kind,
@@ -307,6 +308,13 @@ class DhtNode:
             reads_max=self.config.lookups_max,
         )
         return search_hits(hits, query, limit)
+
+    async def read_word(
+        self, key: bytes, words: Sequence[str], prefix: str, *, trace: Trace
+    ) -> WordRead:
+        """Read one key of a word as a search does, and tell each step."""
+        reader = self._engine.reader
+        return await reader.read_word(key, words=words, prefix=prefix, trace=trace)
 
     async def find_peer(self, peer_id: bytes) -> Found[PeerPayload] | None:
         """Find a peer's own record by its id."""

@@ -112,24 +112,30 @@ class Reader:
         that end when the read is over too; such a read is nobody else's.
         """
         wanted = _Wanted(key, tuple(kinds), tuple(words), limit)
-        if trace is not None:
-            reading = _Reading(self, wanted, trace)
-            await reading.run()
-            return reading.collector.hits()[:limit]
-        async with self._readings.join(wanted, lambda: _Reading(self, wanted)) as flight:
-            await flight.wait()
-            return flight.work.collector.hits()[:limit]
+        return (await self._collected(wanted, trace)).hits()[:limit]
 
     async def read_word(
-        self, key: bytes, *, words: Sequence[str] = (), prefix: str = ""
+        self,
+        key: bytes,
+        *,
+        words: Sequence[str] = (),
+        prefix: str = "",
+        trace: Trace | None = None,
     ) -> WordRead:
         """Read `word` records from all closest storers, and whether more are in shards."""
         records_max = self._config.records_wanted_max
         wanted = _Wanted(key, (Kind.WORD,), tuple(words), records_max, prefix)
+        collector = await self._collected(wanted, trace)
+        return WordRead(collector.hits(), collector.heat(self._config.lookup.k))
+
+    async def _collected(self, wanted: "_Wanted", trace: Trace | None) -> Collector:
+        if trace is not None:
+            reading = _Reading(self, wanted, trace)
+            await reading.run()
+            return reading.collector
         async with self._readings.join(wanted, lambda: _Reading(self, wanted)) as flight:
             await flight.wait()
-            collector = flight.work.collector
-            return WordRead(collector.hits(), collector.heat(self._config.lookup.k))
+            return flight.work.collector
 
     async def read_stream(
         self, key: bytes, kinds: Sequence[Kind], *, words: Sequence[str] = (), limit: int = 300

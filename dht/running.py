@@ -153,7 +153,7 @@ class LookupRunner:
                         self.durations.add(self._clock() - lookup.started)
                     if trace is not None:
                         closest = tuple(each.peer_id for each in lookup.closest())
-                        trace(Ended(self._clock(), closest))
+                        trace(Ended(self._clock(), closest, tuple(lookup.passed_over())))
                     return
                 case _:
                     assert_never(step)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-from dht.lookup import Candidate
+from dht.lookup import Candidate, PassedOver
 from dht.records import Record
 from dht.storage import entry_id_of
 from identity.address import Address
@@ -39,6 +39,8 @@ class Outcome(enum.StrEnum):
     """It has not answered yet."""
     SILENT = "silent"
     """Nobody answered there, or not the peer that was asked for."""
+    PASSED_OVER = "passed-over"
+    """It was near enough, but was never asked."""
     BAD = "bad"
     """Its answer made no sense; it is quarantined for the rest of the lookup."""
 
@@ -101,6 +103,8 @@ class Ended:
     at_s: float
     closest: tuple[bytes, ...]
     """The closest that answered, closest first."""
+    passed_over: tuple[tuple[Candidate, PassedOver], ...] = ()
+    """Who was near enough and yet never asked."""
 
 
 Event = Began | Asked | Answered | Failed | Held | Refused | Ended
@@ -109,7 +113,7 @@ Trace = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One request of a lookup."""
+    """One request of a lookup, or somebody who was passed over."""
 
     peer_id: bytes
     address: Address
@@ -120,7 +124,7 @@ class Hop:
     took_s: float | None
     outcome: Outcome
     text: str
-    """What went wrong, if something did."""
+    """What went wrong, if something did; why somebody was passed over."""
     contacts: int
     records: int
     """Good records that this peer sent, the same as others sent among them."""
@@ -141,7 +145,10 @@ class Copies:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A whole lookup: hops in the order of their requests, records in that of their arrival."""
+    """A whole lookup: hops in the order of their requests, records in that of their arrival.
+
+    Those who were passed over come last.
+    """
 
     hops: tuple[Hop, ...]
     copies: tuple[Copies, ...]
@@ -224,7 +231,10 @@ class Recorder:
         ended = self._ended
         began_at = self._began_at or 0.0
         return Account(
-            tuple(self._hop(place, each, began_at) for place, each in self._requests.items()),
+            (
+                *(self._hop(place, each, began_at) for place, each in self._requests.items()),
+                *self._passed_over(),
+            ),
             tuple(_copies(entry) for entry in self._entries.values()),
             () if ended is None else ended.closest,
             None if ended is None else ended.at_s - began_at,
@@ -277,6 +287,25 @@ class Recorder:
     def _sent_by(self, teller: bytes | None) -> _Sent:
         """The tellers are those who were asked, so that they are as few."""
         return self._sent.setdefault(teller, _Sent())
+
+    def _passed_over(self) -> list[Hop]:
+        """Show who was never asked; they are as many as the lookup's candidates at most."""
+        passed = () if self._ended is None else self._ended.passed_over
+        return [
+            Hop(
+                candidate.peer_id,
+                candidate.address,
+                self._named.get(_place(candidate)),
+                asked_s=0.0,
+                took_s=None,
+                outcome=Outcome.PASSED_OVER,
+                text=why,
+                contacts=0,
+                records=0,
+                refused={},
+            )
+            for candidate, why in passed[:HOPS_MAX]
+        ]
 
     def _hop(self, place: tuple[bytes, Address], request: _Request, began_at: float) -> Hop:
         peer_id, address = place

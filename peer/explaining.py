@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from dht.errors import BadQuery
+from dht.heat import Heat
 from dht.records import Kind, content_key, name_key, nickname_key, peer_key, word_key
 from dht.tracing import (
     Account,
@@ -70,13 +71,14 @@ class Explaining:
     async def explain(self, arguments: Arguments, reporter: Reporter) -> None:
         """Send each hop, then what it came to; NotFound after that where it came to nothing."""
         question = await self._question(arguments)
-        account = await self._look_up(question)
+        account, hot = await self._look_up(question)
         own = self._core.dht.engine.own
         nicknames = {each.peer_id: each.nickname for each in self._presence.named()}
         around = Surroundings(
             None if own.client else own.peer_id,
             self._core.dht.config.lookup.k,
             nicknames | {own.peer_id: own.nickname},
+            hot,
         )
         reached: Mapping[bytes, Reach] = {}
         if question.kind != "word":  # a word has many publishers, and a search asks none of them
@@ -112,11 +114,12 @@ class Explaining:
 
     def _word_question(self, what: str) -> Question:
         try:
-            words = query_of([what]).words
+            query = query_of([what])
         except BadQuery as error:
             raise BadInput(str(error), hint=WORD_HINT) from error
-        key = word_key(self._core.file.network.network_id, words[0])
-        return Question(words[0], "word", key, (Kind.WORD,), words[1:])
+        first, *others = query.words
+        key = word_key(self._core.file.network.network_id, first)
+        return Question(first, "word", key, (Kind.WORD,), tuple(others), query.prefix)
 
     async def _peer_question(self, what: str) -> Question:
         network_id = self._core.file.network.network_id
@@ -128,8 +131,11 @@ class Explaining:
 
     # The lookup
 
-    async def _look_up(self, question: Question) -> Account:
-        """Read with every step recorded; wait for the silent too, so that they are told apart."""
+    async def _look_up(self, question: Question) -> tuple[Account, bool]:
+        """Read with every step recorded; wait for the silent too, so that they are told apart.
+
+        Also tells whether a word is hot.
+        """
         recorder, settled = Recorder(), asyncio.Event()
 
         def hear(event: Event) -> None:
@@ -137,13 +143,19 @@ class Explaining:
             if recorder.is_settled:
                 settled.set()
 
-        await self._core.dht.read(question.key, question.kinds, words=question.words, trace=hear)
+        hot = False
+        if question.kind == "word":
+            words, prefix = question.words, question.prefix
+            found = await self._core.dht.read_word(question.key, words, prefix, trace=hear)
+            hot = found.heat is not Heat.COOL
+        else:
+            await self._core.dht.read(question.key, question.kinds, trace=hear)
         try:
             async with asyncio.timeout(self._core.dht.config.call_timeout_s + SETTLE_S):
                 await settled.wait()
         except TimeoutError:
             pass  # the account says who is waited for
-        return recorder.account()
+        return recorder.account(), hot
 
     # The publishers
 

@@ -40,6 +40,7 @@ class Question:
     key: bytes
     kinds: tuple[Kind, ...]
     words: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Surroundings:
     """None where we store nothing, so that we are none of the closest."""
     k: int
     nicknames: Mapping[bytes, str]
+    hot: bool = False
+    """Whether the storers of a word agree that it is hot."""
 
 
 def places_of(account: Account, key: bytes, around: Surroundings) -> dict[bytes, int]:
@@ -94,7 +97,7 @@ def explain_view(
         kind=question.kind,
         key=question.key.hex(),
         found=sum(not each.withdrawn for each in records),
-        asked=len(account.hops),
+        asked=len(account.hops) - outcomes[Outcome.PASSED_OVER],
         answered=outcomes[Outcome.ANSWERED],
         closest=len(places),
         took_ms=_ms(account.took_s or 0.0),
@@ -104,6 +107,8 @@ def explain_view(
         silent=outcomes[Outcome.SILENT] + outcomes[Outcome.WAITING],
         late=outcomes[Outcome.LATE],
         bad=outcomes[Outcome.BAD],
+        passed_over=outcomes[Outcome.PASSED_OVER],
+        hot=around.hot,
         forgotten=account.forgotten,
     )
 

@@ -207,7 +207,7 @@ class HopView:
     """Who named it first; None for contacts of our own."""
     took_ms: float | None
     outcome: str
-    """`answered`, `late` (after the lookup was over), `silent`, `bad` or `waiting`."""
+    """`answered`, `late` (after the lookup was over), `silent`, `bad`, `waiting`, `passed-over`."""
     records: int
     contacts: int
     rejected: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -216,7 +216,8 @@ class HopView:
     """When it was asked, since the first request."""
     nickname: str = ""
     text: str = ""
-    """What went wrong, if something did."""
+    """What went wrong, if something did; why it was passed over: `crowded`, `doubted`,
+    `silent-before` or `limit`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -271,6 +272,10 @@ class ExplainView:
     silent: int = 0
     late: int = 0
     bad: int = 0
+    passed_over: int = 0
+    """Near enough, but never asked."""
+    hot: bool = False
+    """A word of so many names that storers have no room for all: a search reads more keys."""
     forgotten: int = 0
     """Events beyond the limits of what is remembered."""
 

@@ -51,6 +51,8 @@ def test_hop_is_said_in_a_few_words() -> None:
     )
     refused = {"outcome": "answered", "rejected": {"record-key": 1, "record-signature": 2}}
     assert came_back(refused) == "rejected: 2 bad signature, 1 wrong key"
+    passed = {"outcome": "passed-over", "text": "crowded"}
+    assert came_back(passed) == "not asked: its address block has its share"
     assert reasons({"of-a-newer-peer": 1}) == "1 of-a-newer-peer"
 
 
@@ -86,6 +88,9 @@ def test_why_nothing_is_found_is_told_apart() -> None:
     assert "doctor" in lines[2]
     assert "1 silent peer may have" in lines[3]
     assert lines[4] == "asked 5 peers in 12 ms: 4 answered, 1 silent"
+    lines = verdict_lines(summary(found=1, hot=True, passed_over=2, records=[RECORD]))
+    assert lines[1].startswith("the word is hot")
+    assert lines[2] == "not asked though near enough: 2 peers"
     assert "this peer is one of the closest" in verdict_lines(summary(own_place=2))[-1]
 
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from dht.lookup import Ask, Candidate, Done, Goal, Lookup, LookupConfig, Standing, Wait
+import msgspec
+
+from dht.lookup import (
+    Ask,
+    Candidate,
+    Done,
+    Goal,
+    Lookup,
+    LookupConfig,
+    PassedOver,
+    Standing,
+    Wait,
+)
 from identity.address import Address
 from tests.dht.worlds import (
     OWN_ID,
@@ -277,3 +289,67 @@ def test_input_after_the_end_changes_nothing() -> None:
 
 def test_lookup_without_seeds_is_done_at_once() -> None:
     assert lookup_of([]).next(0.0) == Done()
+
+
+# Who was near enough and yet never asked
+
+
+def ended(seeds: list[Candidate], answering: list[int], **config: int) -> Lookup:
+    """Run a lookup in which only these answer, naming nobody, and the others fail."""
+    lookup = Lookup(
+        TARGET,
+        seeds,
+        own_id=OWN_ID,
+        goal=Goal.READ,
+        config=LookupConfig(**config),  # type: ignore[arg-type]
+        now=0.0,
+    )
+    while isinstance(step := lookup.next(0.0), Ask):
+        if number_of(step.candidate) in answering:
+            lookup.on_reply(step.candidate.peer_id, [], 0.0, step.candidate.address)
+        else:
+            lookup.on_failure(step.candidate.peer_id, 0.0, step.candidate.address)
+    assert step == Done()
+    return lookup
+
+
+def passed(lookup: Lookup) -> dict[int, PassedOver]:
+    return {number_of(candidate): why for candidate, why in lookup.passed_over()}
+
+
+def test_those_whom_their_block_crowds_out_are_told() -> None:
+    seeds = [candidate(number, block=1) for number in (1, 2, 3)]
+    seeds += [candidate(number, block=number) for number in (4, 5, 6)]
+    lookup = ended(seeds, [1, 2, 3, 4, 5, 6], k=3, block_contacts_max=2)
+    assert [number_of(each) for each in lookup.closest()] == [1, 2, 4]
+    assert passed(lookup) == {3: PassedOver.CROWDED}, "5 and 6 are farther than the closest"
+
+
+def test_those_silent_lately_are_told_where_there_are_enough_others() -> None:
+    mute = msgspec.structs.replace(candidate(1), is_silent=True)
+    assert passed(ended([mute, candidate(2), candidate(3)], [2, 3], k=2)) == {
+        1: PassedOver.SILENT_BEFORE
+    }
+    assert passed(ended([mute, candidate(2)], [2], k=2)) == {}, "it was asked for want of others"
+
+
+def test_those_beyond_the_limit_of_requests_are_told() -> None:
+    lookup = ended([candidate(number) for number in range(1, 5)], [1, 2], k=4, requests_max=2)
+    assert passed(lookup) == {3: PassedOver.LIMIT, 4: PassedOver.LIMIT}
+
+
+def test_those_whose_tellers_named_too_many_dead_are_told() -> None:
+    lookup = Lookup(
+        TARGET,
+        [candidate(50)],
+        own_id=OWN_ID,
+        goal=Goal.READ,
+        config=LookupConfig(k=5, alpha=1, teller_failures_max=2, doubtful_requests_max=1),
+        now=0.0,
+    )
+    assert asked(lookup, 0.0) == [50]
+    lookup.on_reply(peer_id(50), [candidate(number) for number in range(1, 6)], 0.0)
+    while isinstance(step := lookup.next(0.0), Ask):
+        lookup.on_failure(step.candidate.peer_id, 0.0, step.candidate.address)
+    assert step == Done()
+    assert passed(lookup) == {4: PassedOver.DOUBTED, 5: PassedOver.DOUBTED}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dht import wire
 from dht.collecting import Collector
-from dht.lookup import Candidate
+from dht.lookup import Candidate, PassedOver
 from dht.records import ContentPayload, Kind, NamePayload, encode_record, name_key
 from dht.tracing import (
     HOPS_MAX,
@@ -94,6 +94,18 @@ def test_newer_version_makes_those_who_sent_the_older_one_outdated() -> None:
     assert copies.outdated == (a,)
     (copies,) = account_of(Held(a, OLD), Held(b, NEW), Held(a, NEW), Held(None, NEW)).copies
     assert (copies.holders, copies.here, copies.outdated) == ((a, b), True, ())
+
+
+def test_those_who_were_passed_over_come_last_with_the_reason() -> None:
+    account = account_of(
+        Asked(ADA, 1.0),
+        Answered(ADA, 2.0, (BOB,)),
+        Ended(3.0, (ADA.peer_id,), ((BOB, PassedOver.CROWDED),)),
+    )
+    ada, bob = account.hops
+    assert ada.outcome is Outcome.ANSWERED
+    assert (bob.outcome, bob.text, bob.took_s) == (Outcome.PASSED_OVER, "crowded", None)
+    assert bob.named_by == ADA.peer_id
 
 
 peers = st.integers(0, 5).map(lambda number: Candidate(bytes([number]) * 20, HERE))

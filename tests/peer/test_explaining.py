@@ -78,6 +78,8 @@ async def test_id_word_and_peer_are_looked_up_as_such(cores: Cores, tmp_path: Pa
         content_id = await put(sharing, tmp_path, "Blue Whale.txt")
         assert (await explain(ada, content_id))["kind"] == "content"
         by_word = await explain(ada, "whale blue", word=True)
+        assert (await explain(ada, "whale bl*", word=True))["found"] == 1
+        assert (await explain(ada, "whale or*", word=True))["found"] == 0
     assert (by_word["kind"], by_word["found"]) == ("word", 1)
     assert [record["reachable"] for record in by_word["records"]] == [None]
     by_id = await explain(ada, show_peer_id(bob.identity.peer_id), peer=True)

@@ -131,13 +131,15 @@ def test_withdrawn_record_is_shown_last_and_not_found() -> None:
 
 def test_summary_counts_hops_by_outcome_and_adds_up_what_was_rejected() -> None:
     outcomes = [Outcome.ANSWERED, Outcome.LATE, Outcome.SILENT, Outcome.WAITING, Outcome.BAD]
+    outcomes.append(Outcome.PASSED_OVER)
     hops = [
         hop(bytes([65 + n]), outcome, refused={"record-key": n})
         for n, outcome in enumerate(outcomes)
     ]
     view = explained(account(*hops))
     assert (view.asked, view.answered, view.late, view.silent, view.bad) == (5, 1, 1, 2, 1)
-    assert view.rejected == {"record-key": 0 + 1 + 2 + 3 + 4}
+    assert view.passed_over == 1
+    assert view.rejected == {"record-key": 0 + 1 + 2 + 3 + 4 + 5}
     assert view.took_ms == 500.0
 
 
