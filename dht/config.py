@@ -29,7 +29,9 @@ class DhtConfig:
     records_wanted_max: int = 300
     """Records that one read asks for, over all storers."""
     pages_max: int = 8
-    """Pages that one storer is asked for over UDP in one read."""
+    """Pages that one storer is asked for over UDP in one read before it goes on over gRPC."""
+    pages_alone_max: int = 100
+    """The same in all where there is no gRPC."""
     bulk_records_min: int = 24
     """Batches to one storer of this size and more go over gRPC where that is wired."""
     verify_rate_hz: float = 2_000.0
@@ -80,6 +82,7 @@ class DhtConfig:
     def __post_init__(self) -> None:
         assert 0 < self.resend_s < self.call_timeout_s
         assert self.lookups_max >= 1
+        assert 1 <= self.pages_max <= self.pages_alone_max
         assert self.stores_max >= 1
         assert self.verify_rate_hz > 0
         assert self.verify_burst_max >= 1

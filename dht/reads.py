@@ -1,33 +1,30 @@
 """Lookups of the closest peers, and reads of records from the closest storers.
 
-Owns sharing what is wanted twice at a time, following pages, and handing out early hits. Must not
-know sockets, the publish schedule or what records are for; `dht.running` drives the lookups.
+Owns sharing what is wanted twice at a time, and handing out early hits. Must not know sockets, the
+publish schedule or what records are for; `dht.running` drives the lookups, `dht.paging` follows
+long sets.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import msgspec
 
 from dht import wire
 from dht.calling import Caller
 from dht.collecting import Collector, Hit
 from dht.config import DhtConfig
-from dht.errors import DhtError, NotListening
+from dht.errors import NotListening
 from dht.heat import Heat, heat_of_number
 from dht.lookup import Candidate, Goal
+from dht.paging import BulkReader, Paging
 from dht.records import Kind, encode_record
-from dht.running import LookupRunner, OnLate, wait_until
+from dht.running import LookupRunner, OnLate
 from dht.self_view import SelfView
 from dht.sharing import Flights, Spawn
 from dht.storage import RecordStore
 from dht.tracing import Trace
 
-FULL_READS_MIN = 3
-"""Storers whose pages are read to the end even when they bring no news."""
 READ_LINGER_S = 0.15
 """How long a read that found nothing waits for the last closest storers past their soft timeout."""
 FOUND_LINGER_S = 0.05
@@ -42,14 +39,6 @@ class WordRead:
 
     hits: list[Hit]
     heat: Heat
-
-
-class BulkReader(Protocol):
-    """Reads long sets over gRPC; yields encoded records."""
-
-    def find(
-        self, candidate: Candidate, body: wire.FindRecords, records_max: int
-    ) -> AsyncIterator[bytes]: ...
 
 
 class Reader:
@@ -167,22 +156,30 @@ class Reader:
         numbers = tuple(int(kind) for kind in wanted.kinds)
         words = wanted.words[: wire.WORDS_MAX]
         body = wire.FindRecords(wanted.key, numbers, words, withdrawn=True, prefix=wanted.prefix)
-        pulls = _Pulls()
+        paging = Paging(
+            self._caller,
+            self.bulk,
+            collector,
+            self._config,
+            wall_ms=self._wall_ms,
+            drops=self._drops,
+        )
         heard: dict[bytes, Candidate] = {}
         lookup = self._runner.begin(wanted.key, Goal.READ, READ_LINGER_S, collector.trace)
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
             found = await self._caller.find(candidate, body)
-            news = self._collect(collector, found, candidate)
+            collector.heard(candidate.peer_id, heat_of_number(found.heat))
+            news = paging.take(found, candidate)
             if collector.has_hits:
                 lookup.hurry(FOUND_LINGER_S)
             if found.cursor:
-                pulls.begin()
-                self._spawn(self._pull(collector, candidate, body, found.cursor, news, pulls))
+                paging.begin()
+                self._spawn(paging.follow(candidate, body, found.cursor, news))
             return self._runner.candidates(found, candidate, heard, collector.trace)
 
         await self._runner.run(lookup, ask, trace=collector.trace)
-        await pulls.wait(self._config.call_timeout_s * 2)
+        await paging.wait(self._config.call_timeout_s * 2)
 
     def collector(
         self, wanted: "_Wanted", on_hit: Callable[[Hit], None], trace: Trace | None
@@ -198,45 +195,6 @@ class Reader:
             trace=trace,
         )
 
-    async def _pull(
-        self,
-        collector: Collector,
-        candidate: Candidate,
-        body: wire.FindRecords,
-        cursor: bytes,
-        news: bool,
-        pulls: "_Pulls",
-    ) -> None:
-        """Follow a storer's pages: over UDP first, over gRPC when the set is long."""
-        rest = msgspec.structs.replace(body, contacts_wanted=0)
-        try:
-            for _ in range(self._config.pages_max):
-                # Whoever watches wants to know what each of them has.
-                reads_on = news or pulls.read_to_end < FULL_READS_MIN or collector.trace is not None
-                if collector.is_full or not reads_on:
-                    return
-                page = msgspec.structs.replace(rest, cursor=cursor)
-                found = await self._caller.find(candidate, page)
-                news = self._collect(collector, found, candidate)
-                if not found.cursor or found.cursor == cursor:
-                    pulls.read_to_end += 1
-                    return
-                cursor = found.cursor
-            await self._pull_bulk(collector, candidate, rest, cursor)
-        except DhtError:
-            self._drops["page-lost"] += 1
-        finally:
-            pulls.end()
-
-    async def _pull_bulk(
-        self, collector: Collector, candidate: Candidate, rest: wire.FindRecords, cursor: bytes
-    ) -> None:
-        if self.bulk is None or collector.is_full:
-            return
-        body = msgspec.structs.replace(rest, cursor=cursor)
-        async for data in self.bulk.find(candidate, body, self._config.records_wanted_max):
-            collector.add(data, now_ms=self._wall_ms(), teller=candidate.peer_id)
-
     def _read_own(self, collector: Collector, wanted: "_Wanted") -> None:
         now_ms = self._wall_ms()
         key, prefix = wanted.key, wanted.prefix
@@ -247,12 +205,6 @@ class Reader:
             collector.heard(self._own.peer_id, self._store.heat_of(key, now_ms=now_ms))
         for record in page.records:
             collector.add(encode_record(record), now_ms=now_ms)
-
-    def _collect(self, collector: Collector, found: wire.FoundRecords, teller: Candidate) -> bool:
-        now_ms, peer_id = self._wall_ms(), teller.peer_id
-        collector.heard(peer_id, heat_of_number(found.heat))
-        news = [collector.add(data, now_ms=now_ms, teller=peer_id) for data in found.records]
-        return any(news)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,25 +263,3 @@ class _Finding:
                 await on_late(candidate)
 
         await self._runner.run(self.lookup, ask, on_late=tell_late)
-
-
-class _Pulls:
-    """How many page reads of one read are under way, and how many ended at the last page."""
-
-    def __init__(self) -> None:
-        self._open = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.read_to_end = 0
-
-    def begin(self) -> None:
-        self._open += 1
-        self._idle.clear()
-
-    def end(self) -> None:
-        self._open -= 1
-        if self._open == 0:
-            self._idle.set()
-
-    async def wait(self, timeout_s: float) -> None:
-        await wait_until(self._idle, timeout_s)

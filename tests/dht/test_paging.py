@@ -1,0 +1,102 @@
+"""Sets that are longer than a datagram, read page by page from real storers."""
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from dht.config import DhtConfig
+from dht.node import DhtNode
+from dht.paging import FULL_READS_MIN
+from dht.records import (
+    ContentPayload,
+    Kind,
+    Payload,
+    Record,
+    WordPayload,
+    content_key,
+    sign_record,
+    word_key,
+)
+from dht.storage import RecordStore
+from identity.keys import Identity
+from tests.dht.nodes import CONTENT_ID, OPEN, entry, make_node, nodes_of
+
+WHALE = word_key(OPEN.network_id, "whale")
+
+
+def whales(count: int) -> list[WordPayload]:
+    return [WordPayload("whale", f"whale {each}.txt", CONTENT_ID, 7) for each in range(count)]
+
+
+@contextlib.asynccontextmanager
+async def reader_of(nodes: Sequence[DhtNode]) -> AsyncIterator[tuple[DhtNode, Counter[bytes]]]:
+    """A client, which holds no copy of its own, and the pages it asks each peer for."""
+    node = make_node(config=DhtConfig(client=True))
+    await node.listen("127.0.0.1", 0)
+    pages: Counter[bytes] = Counter()
+    try:
+        await node.bootstrap(entry(nodes[0]))
+        find = node.engine.caller.find
+
+        async def counted(candidate, body):  # type: ignore[no-untyped-def]
+            pages[candidate.peer_id] += body.cursor != b""
+            return await find(candidate, body)
+
+        node.engine.caller.find = counted  # type: ignore[method-assign]
+        yield node, pages
+    finally:
+        await node.close()
+
+
+async def read(node: DhtNode, limit: int = 300) -> list[tuple[Record, Payload]]:
+    return await node.read(WHALE, (Kind.WORD,), limit=limit)
+
+
+async def test_a_long_set_is_read_to_its_end_where_there_is_no_grpc() -> None:
+    async with nodes_of(3) as nodes:
+        await nodes[0].publish(whales(80))
+        async with reader_of(nodes) as (reader, _):
+            assert len(await read(reader)) == 80
+            assert len(await read(reader, limit=50)) == 50
+
+
+async def test_a_few_storers_are_read_to_the_end_and_the_others_not_for_nothing() -> None:
+    async with nodes_of(8) as nodes:
+        await nodes[0].publish(whales(40))
+        async with reader_of(nodes) as (reader, pages):
+            assert len(await read(reader)) == 40
+            followed = [peer_id for peer_id, count in pages.items() if count > 1]
+            assert 1 <= len(followed) <= FULL_READS_MIN
+
+
+async def test_what_few_storers_withhold_is_read_from_the_others() -> None:
+    async with nodes_of(6) as nodes:
+        await nodes[0].publish(whales(40))
+        for liar in nodes[1:4]:  # each tells of a set of its own, to its end, and of nothing else
+            mine = Identity.generate()
+            await _replace_store(liar, mine)
+        async with reader_of(nodes) as (reader, _):
+            found = {payload.filename for _, payload in await read(reader)}
+            assert {each.filename for each in whales(40)} <= found
+
+
+async def _replace_store(node: DhtNode, identity: Identity) -> None:
+    store = RecordStore(OPEN.network_id)
+    now_ms = node.now_ms()
+    for number in range(12):
+        payload = WordPayload("whale", f"whale bait {number}.txt", CONTENT_ID, 7)
+        record = sign_record(identity, OPEN.network_id, payload, sequence=now_ms, issued_ms=now_ms)
+        store.store(record, now_ms=now_ms)
+    node.engine.desk._store = store
+
+
+@pytest.mark.parametrize("count", [1, 5])
+async def test_a_set_of_other_kinds_is_read_alike(count: int) -> None:
+    async with nodes_of(count + 1) as nodes:
+        for node in nodes:
+            await node.publish([ContentPayload(CONTENT_ID)])
+        async with reader_of(nodes) as (reader, _):
+            key = content_key(OPEN.network_id, CONTENT_ID)
+            assert len(await reader.read(key, (Kind.CONTENT,))) == count + 1
