@@ -119,8 +119,10 @@ class Answerer:
             if sender.hello is None:
                 return self._fit(wire.pack_reply(message_id, wire.Status.TOKEN, None), size_bytes)
             proof = self._prove(sender, address)
+            self._table.heard(sender.peer_id, address, now)
             self._remember_greeting(call, arguments)
         elif self._limits.request(address, sender.peer_id, size_bytes, now=now):
+            self._table.heard(sender.peer_id, address, now)
             self._notice(sender.peer_id, address)
         else:
             raise Dropped("request-rate")

@@ -28,6 +28,7 @@ from dht.patience import Patience
 from dht.protocol import Answer, ShoalProtocol
 from dht.records import Record, encode_record
 from dht.self_view import SelfView
+from dht.tokens import TOKEN_LIFE_S
 from identity.address import Address
 
 Body = TypeVar("Body")
@@ -46,6 +47,8 @@ class Session:
     peer_id: bytes
     public_key: bytes
     token: bytes
+    since: float
+    """When we got the token: after its life a hello costs less than having it refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +167,15 @@ class Caller:
         return self._read(wire.read_dialled_back, exchange.reply.body).state
 
     async def ping(self, candidate: Candidate, *, timeout_s: float | None = None) -> None:
-        """Find out whether a contact lives; NoAnswer when it does not."""
+        """Find out whether a contact lives; NoAnswer when it does not.
+
+        It knows us already: a hello, where our token has run out, asks for none in return.
+        """
         await self._call(
             candidate.peer_id,
             candidate.address,
             wire.Call.HELLO,
-            NO_BODY,
+            wire.pack_body(wire.SayHello(in_return=True)),
             timeout_s=timeout_s,
             is_hint=False,
         )
@@ -261,6 +267,8 @@ class Caller:
         """Send a call with the hellos and repeats that it needs; afresh: prove the peer anew."""
         for _ in range(ATTEMPTS_MAX):
             session = None if afresh else self._session(peer_id, address)
+            if session is not None and self._clock() - session.since >= TOKEN_LIFE_S:
+                session = None  # it would be refused
             # A hello and a full batch do not fit one datagram, so the hello goes first.
             greets = session is None and call is wire.Call.STORE_RECORDS
             sent = (wire.Call.HELLO, NO_BODY) if greets else (call, body)
@@ -375,7 +383,7 @@ class Caller:
             # Somebody else answers there: no word against the peer that we wanted.
             self._protocol.drops[f"answer-{error.reason}"] += 1
             raise NoAnswer(f"{address} is not who we asked for") from error
-        session = Session(proved, proof.answer.public_key, proof.token)
+        session = Session(proved, proof.answer.public_key, proof.token, self._clock())
         self._sessions[address] = session
         self._sessions.move_to_end(address)
         while len(self._sessions) > self._config.sessions_max:

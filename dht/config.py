@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from dht.limits import DialConfig, Limits
 from dht.lookup import LookupConfig
+from dht.pulse import PulseConfig
 from dht.reachability import ReachConfig
 from dht.routing import TableConfig
 
@@ -58,8 +59,8 @@ class DhtConfig:
     """How often changed state is given to the persistence."""
     upkeep_s: float = 30.0
     """How often buckets, contacts and stored records are looked after."""
-    quiet_contact_s: float = 900.0
-    """A contact unheard of for this long is pinged."""
+    pulse: PulseConfig = field(default_factory=PulseConfig)
+    """After which time quiet contacts are pinged and stale buckets refreshed."""
     pings_max: int = 4
     """Quiet contacts pinged in one round of upkeep."""
     refreshes_max: int = 2

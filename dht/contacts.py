@@ -65,6 +65,8 @@ class Contact(Node):  # type: ignore[misc]
         self.nickname = nickname
         self.client = client
         self.last_seen = last_seen
+        self.last_heard: float | None = None
+        """When it asked us something from its address: no proof, but a sign of life."""
         self.rtt_s: float | None = None
         self.rtt_variance_s = 0.0
         self.failures = 0
@@ -156,6 +158,8 @@ class StockNode(Node):  # type: ignore[misc]
     def __init__(self, node_id: bytes, ip: str, port: int, *, last_seen: float) -> None:
         super().__init__(node_id, ip, port)
         self.last_seen = last_seen
+        self.last_heard: float | None = None
+        """When it asked us something from its address: no proof, but a sign of life."""
 
 
 class StockContacts:

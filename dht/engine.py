@@ -314,6 +314,7 @@ class Engine:
         self.reach = self._build_reach()
         self.membership.on_first_contact = self.upkeep.retry_failed
         self.membership.on_newcomer = self._on_newcomer
+        self.membership.on_departed = self.upkeep.neighbours_changed
         self.membership.on_missed = self.upkeep.missed
         self.membership.on_moved = self.reach.moved
         self.membership.on_clock_sample = self._tell_clock
@@ -359,7 +360,7 @@ class Engine:
         return await self.membership.bootstrap(self._bootstrap_nodes, self._remembered)
 
     def _on_newcomer(self) -> None:
-        self.upkeep.newcomer()
+        self.upkeep.neighbours_changed()
         self.reach.look_again()
 
     def _on_probe(self, probe: wire.Probe) -> None:

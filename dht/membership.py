@@ -8,7 +8,7 @@ answered a hello of ours.
 import asyncio
 import math
 import random
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dht.absent import Absent, Absentee
@@ -21,6 +21,7 @@ from dht.errors import DhtError
 from dht.hints import Scope, scope_of
 from dht.lookup import Candidate, Goal
 from dht.patience import Patience
+from dht.pulse import Pulse
 from dht.reachability import Witness
 from dht.reads import Reader
 from dht.routing import Admission, Table
@@ -36,6 +37,8 @@ STRANGERS_MAX = 256
 its buckets have no room."""
 GREETED_MAX = 4_096
 OBSERVED_MAX = 64
+DEPARTED_MAX = 256
+"""Departed contacts whose records are handed on; a network that loses more at once republishes."""
 CHECKS_MAX = 128
 CHECKED_DEPARTED_MAX = 32
 """Departed contacts that a check of all pings again."""
@@ -82,9 +85,13 @@ class Membership:
         self._greetings = 0
         self.destinations = Destinations(own, drops)
         self.newcomers: dict[bytes, Candidate] = {}
+        self.pulse = Pulse(config.pulse)
+        self.departed: deque[Contact] = deque(maxlen=DEPARTED_MAX)
+        """Contacts that have gone since somebody looked."""
         self.on_contact: Callable[[bytes, Address], None] | None = None
         self.on_first_contact: Callable[[], None] = lambda: None
         self.on_newcomer: Callable[[], None] = lambda: None
+        self.on_departed: Callable[[], None] = lambda: None
         self.on_missed: Callable[[], None] = lambda: None
         self.on_clock_sample: Callable[[], None] = lambda: None
         self.on_moved: Callable[[], None] = lambda: None
@@ -106,7 +113,7 @@ class Membership:
         self._observe(proven)
         known = self._table.contact(proven.peer_id)
         was_silent = self.patience.is_silent(proven.address, now=now)
-        self.patience.answered(proven.address)
+        self.patience.answered(proven.address, proven.rtt_s)
         self.absent.back(proven.address)
         self.absent.left(proven.peer_id)
         was_quiet = known is None or known.failures > 0 or was_silent
@@ -129,7 +136,7 @@ class Membership:
 
     def on_answered(self, peer_id: bytes, address: Address, rtt_s: float | None) -> None:
         """Note an answer from a peer that proved itself earlier; an evicted one is greeted anew."""
-        self.patience.answered(address)
+        self.patience.answered(address, rtt_s)
         known = self._table.contact(peer_id)
         was_quiet = known is not None and known.failures > 0
         good = self._table.answered(peer_id, address, self._clock(), rtt_s)
@@ -148,11 +155,14 @@ class Membership:
         self._strangers.pop(peer_id, None)
         if known is not None:
             self._miss(address, peer_id)
-        self._table.failed(peer_id, self._clock())
+        gone = self._table.failed(peer_id, self._clock())
+        if gone is not None:
+            self.pulse.gone()
+        self._depart(gone)
 
     def on_farewell(self, peer_id: bytes) -> None:
         """Note that a peer has said that it leaves."""
-        self._table.left(peer_id)
+        self._depart(self._table.left(peer_id))
         self.absent.left(peer_id)
         self._farewells[peer_id] = self._clock()
         self._farewells.move_to_end(peer_id)
@@ -161,6 +171,11 @@ class Membership:
         self._strangers.pop(peer_id, None)
         for key in [key for key in self._greeted if key[0] == peer_id]:
             del self._greeted[key]
+
+    def _depart(self, contact: Contact | None) -> None:
+        if contact is not None:
+            self.departed.append(contact)
+            self.on_departed()
 
     def greet(self, peer_id: bytes, address: Address, said_hello: bool) -> None:
         """Send our hello to a newcomer whose address token was valid.
@@ -337,15 +352,12 @@ class Membership:
 
     async def ping_quiet(self, limit: int) -> None:
         """Ping the contacts unheard of for long."""
-        oldest = self._clock() - self._config.quiet_contact_s
-        quiet = [
-            each
-            for each in self._table.contacts()
-            if each.last_seen is None or each.last_seen < oldest
-        ]
-        quiet.sort(key=lambda each: each.last_seen or 0.0)
-        candidates = [candidate_of(each) for each in quiet[:limit]]
-        await self._ping_all(candidates, self._config.call_timeout_s)
+        began = self._clock()
+        quiet = self.pulse.due(self._table.contacts(), began, limit)
+        await self._ping_all([candidate_of(each) for each in quiet], self._config.call_timeout_s)
+        for each in quiet:
+            if each.last_seen is not None and each.last_seen >= began:
+                self.pulse.answered()
 
     # Reachability
 

@@ -119,6 +119,12 @@ class Table(RoutingTable):  # type: ignore[misc]
             bucket.nodes.move_to_end(peer_id)
         return True
 
+    def heard(self, peer_id: bytes, address: Address, now: float) -> None:
+        """Note a request from a contact at its proven address: a sign of life, no proof."""
+        known = self.contact(peer_id)
+        if known is not None and known.address == address:
+            known.last_heard = now
+
     def failed(self, peer_id: bytes, now: float) -> Contact | None:
         """Count a request without an answer; return the contact when that evicts it."""
         bucket = self._bucket_of(int.from_bytes(peer_id, "big"))
@@ -209,16 +215,18 @@ class Table(RoutingTable):  # type: ignore[misc]
         nodes = self._bucket_of(int.from_bytes(peer_id, "big")).nodes.values()
         return min(nodes, key=lambda contact: contact.last_seen or 0.0, default=None)
 
-    def stale_buckets(self, now: float) -> list[Bucket]:
-        """Return the buckets in which we looked nothing up for `refresh_s`."""
-        oldest = now - self._config.refresh_s
+    def stale_buckets(self, now: float, refresh_s: float | None = None) -> list[Bucket]:
+        """Return the buckets in which we looked nothing up for `refresh_s`; None: the table's."""
+        oldest = now - (self._config.refresh_s if refresh_s is None else refresh_s)
         return [bucket for bucket in self.buckets if bucket.last_updated <= oldest]
 
-    def refresh_ids(self, now: float, rng: random.Random) -> list[bytes]:
+    def refresh_ids(
+        self, now: float, rng: random.Random, refresh_s: float | None = None
+    ) -> list[bytes]:
         """Return one random id in each stale bucket's range."""
         return [
             rng.randint(*bucket.range).to_bytes(PEER_ID_BYTES, "big")
-            for bucket in self.stale_buckets(now)
+            for bucket in self.stale_buckets(now, refresh_s)
         ]
 
     def rows(self, now: float, wall_ms: int) -> list[ContactRow]:

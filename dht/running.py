@@ -56,6 +56,8 @@ class LookupRunner:
         """Make a lookup that starts from the closest contacts of the table."""
         now = self._clock()
         self._table.looked_up(target, now)
+        limits = self._config.lookup
+        soft_s = self._patience.expected_s(at_most_s=limits.soft_timeout_s)
         seeds = self.seeds(target)
         if trace is not None:
             trace(Began(tuple(seeds), now))
@@ -64,7 +66,7 @@ class LookupRunner:
             [self._patience.annotate(each, now=now) for each in seeds],
             own_id=self._table.node.id,
             goal=goal,
-            config=replace(self._config.lookup, linger_s=linger_s),
+            config=replace(limits, linger_s=linger_s, soft_timeout_s=soft_s),
             now=now,
         )
 

@@ -1,23 +1,33 @@
-"""What a node does unasked: sweeps, hand-over to newcomers, refreshes, retries, saving.
+"""What a node does unasked: sweeps, hand-over to new neighbours, refreshes, retries, saving.
 
 Owns the few timers of a node and its persistence. Must not know sockets or message formats.
-An idle node sends almost nothing: a ping to each contact unheard of for a quarter of an hour, and
-one lookup an hour for each stale bucket.
+An idle node sends almost nothing: now and then a ping to a contact that was quiet for long, and a
+lookup for a stale bucket (`dht.pulse`).
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
 from typing import Protocol
 
 from dht.config import DhtConfig
-from dht.contacts import ContactRow
+from dht.contacts import Contact, ContactRow
+from dht.handing import hands_over, heirs
 from dht.lookup import Candidate, Goal
 from dht.membership import Membership
 from dht.publishing import Publisher
 from dht.reads import Reader
 from dht.records import Record
 from dht.routing import Table
+from dht.running import candidate_of
 from dht.schedule import PublishSchedule, ScheduleChanges, ScheduleRow
 from dht.storage import Changes, RecordStore, SavedRecord
 from dht.turns import SAVE_TURN
@@ -27,7 +37,7 @@ NO_SCHEDULE_CHANGES = ScheduleChanges((), ())
 SWEEP_WAIT_MAX_S = 600.0
 HANDOFF_KEYS_MAX = 20_000
 HANDOFF_RECORDS_MAX = 2_000
-HANDOFF_CHUNK = 200
+HANDOFF_TURN = 200
 """Keys judged before other tasks have their turn."""
 
 
@@ -76,7 +86,7 @@ class Upkeep:
         self._bootstrap = bootstrap
         self._rng = rng
         self._due = asyncio.Event()
-        self._newcomers = asyncio.Event()
+        self._neighbours = asyncio.Event()
         self._missed = asyncio.Event()
         self._contacts_saved: tuple[tuple[bytes, str], ...] = ()
         self.may_retry_bootstrap = False
@@ -97,9 +107,9 @@ class Upkeep:
         self._schedule.reachable(now_ms=self._wall_ms())
         self._due.set()
 
-    def newcomer(self) -> None:
-        """Hand records to newcomers soon."""
-        self._newcomers.set()
+    def neighbours_changed(self) -> None:
+        """Hand records over soon: to newcomers, and to who moves up for those that have gone."""
+        self._neighbours.set()
 
     def missed(self) -> None:
         """Look at the absent again: somebody is missed."""
@@ -147,50 +157,80 @@ class Upkeep:
 
     async def _handoff_loop(self) -> None:
         while True:
-            await self._newcomers.wait()
+            await self._neighbours.wait()
             await asyncio.sleep(self._config.handoff_s)
-            self._newcomers.clear()
+            self._neighbours.clear()
             newcomers = list(self._membership.newcomers.values())
             self._membership.newcomers.clear()
+            departed = list(self._membership.departed)
+            self._membership.departed.clear()
             for newcomer in newcomers:
-                records = await self._records_for(newcomer)
-                if records:
-                    await self._publisher.hand_over(newcomer, records)
+                await self._hand_over(newcomer, await self._keys_for(newcomer))
+            if departed:
+                for heir, keys in (await self._heirs_of(departed)).values():
+                    await self._hand_over(heir, keys)
 
-    async def _records_for(self, newcomer: Candidate) -> list[Record]:
-        """Choose what a newcomer should hold: where it is among the k closest, and we are near.
-
-        Only the closest few holders hand a key over; the record keeps its owner's expiry.
-        """
+    async def _hand_over(self, candidate: Candidate, keys: Iterable[bytes]) -> None:
         records: list[Record] = []
-        keys = self._store.near_keys(newcomer.peer_id, HANDOFF_KEYS_MAX)
-        for number, key in enumerate(keys):
-            if number % HANDOFF_CHUNK == HANDOFF_CHUNK - 1:
-                await asyncio.sleep(0)
-            if self._hands_over(key, newcomer.peer_id):
-                page = self._store.find(key, now_ms=self._wall_ms(), withdrawn=True)
-                records.extend(page.records)
+        for key in keys:
+            page = self._store.find(key, now_ms=self._wall_ms(), withdrawn=True)
+            records.extend(page.records)
             if len(records) >= HANDOFF_RECORDS_MAX:
                 break
-        return records[:HANDOFF_RECORDS_MAX]
+        if records:
+            await self._publisher.hand_over(candidate, records[:HANDOFF_RECORDS_MAX])
 
-    def _hands_over(self, key: bytes, newcomer_id: bytes) -> bool:
-        target = int.from_bytes(key, "big")
-        closest = self._table.closest_spread(key, self._config.lookup.k)
-        if all(each.peer_id != newcomer_id for each in closest):
-            return False
-        own_distance = self._own_number ^ target
-        nearer = sum(
-            each.long_id ^ target < own_distance for each in closest if each.peer_id != newcomer_id
-        )
-        return nearer < self._config.handoff_holders
+    async def _keys_for(self, newcomer: Candidate) -> list[bytes]:
+        """Choose the keys that a newcomer should hold: where it is among the k closest."""
+        newcomer_id = int.from_bytes(newcomer.peer_id, "big")
+        wanted: list[bytes] = []
+        async for key, number, closest in self._near(newcomer.peer_id):
+            if any(each.long_id == newcomer_id for each in closest) and self._is_giver(
+                number, closest, {newcomer_id}
+            ):
+                wanted.append(key)
+        return wanted
+
+    async def _heirs_of(
+        self, departed: Sequence[Contact]
+    ) -> dict[bytes, tuple[Candidate, list[bytes]]]:
+        """Choose who moved up for those that have gone, and the keys that each should hold now."""
+        gone = [each.long_id for each in departed]
+        k = self._config.lookup.k
+        found: dict[bytes, tuple[Candidate, list[bytes]]] = {}
+        async for key, number, closest in self._near(self._table.node.id):
+            by_id = {each.long_id: each for each in closest}
+            # We count among the k closest ourselves, having the records.
+            ids = sorted((*by_id, self._own_number), key=number.__xor__)[:k]
+            moved_up = [each for each in heirs(number, ids, gone, k=k) if each in by_id]
+            if moved_up and self._is_giver(number, closest, moved_up):
+                for heir in moved_up:
+                    candidate = candidate_of(by_id[heir])
+                    found.setdefault(candidate.peer_id, (candidate, []))[1].append(key)
+        return found
+
+    async def _near(self, target: bytes) -> AsyncIterator[tuple[bytes, int, list[Contact]]]:
+        """Go through the stored keys near an id, each with the contacts closest to it, in turns."""
+        for place, key in enumerate(self._store.near_keys(target, HANDOFF_KEYS_MAX)):
+            if place % HANDOFF_TURN == HANDOFF_TURN - 1:
+                await asyncio.sleep(0)
+            closest = self._table.closest_spread(key, self._config.lookup.k)
+            yield key, int.from_bytes(key, "big"), closest
+
+    def _is_giver(
+        self, number: int, closest: Sequence[Contact], receivers: Collection[int]
+    ) -> bool:
+        ids = [each.long_id for each in closest]
+        holders = self._config.handoff_holders
+        return hands_over(number, self._own_number, ids, receivers, holders=holders)
 
     async def _care_loop(self) -> None:
         while True:
             await asyncio.sleep(self._config.upkeep_s * self._rng.uniform(0.9, 1.1))
             self._store.expire(self._wall_ms())
             await self._membership.ping_quiet(self._config.pings_max)
-            stale = self._table.refresh_ids(self._clock(), self._rng)
+            refresh_s = self._membership.pulse.refresh_s
+            stale = self._table.refresh_ids(self._clock(), self._rng, refresh_s)
             if len(self._table):
                 for target in stale[: self._config.refreshes_max]:
                     await self._reader.closest(target, Goal.REFRESH)

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dht.lookup import Candidate
-from dht.patience import SILENT_MAX, SILENT_S, WAIT_MIN_S, Patience
+from dht.patience import (
+    EXPECTED_MIN_S,
+    ROUND_TRIPS_MAX,
+    SILENT_MAX,
+    SILENT_S,
+    SILENT_SENDS_MIN,
+    WAIT_MIN_S,
+    Patience,
+)
 from identity.address import Address
 
 HERE, THERE = Address("10.0.0.1", 1), Address("10.0.0.2", 2)
@@ -81,3 +89,28 @@ def test_no_wait_is_longer_than_asked_for_and_silence_only_shortens_it(
     assert patience.resend_s(PEER, HERE, unknown_s=0.6) <= 0.6
     if bound_s is not None:
         assert after >= min(bound_s, at_most_s), "a live peer has time for its round trip"
+
+
+def test_unknown_peer_is_expected_within_the_round_trips_of_late() -> None:
+    patience = patience_of(None)
+    assert patience.expected_s(at_most_s=0.5) == 0.5, "nothing is known yet"
+    for number in range(100):
+        patience.answered(HERE, 0.1 + number / 1000)
+    assert 0.2 < patience.expected_s(at_most_s=0.5) < 0.26
+    assert patience.expected_s(at_most_s=0.1) == 0.1
+    assert 0.2 < patience.resend_s(PEER, THERE, unknown_s=0.6) < 0.26
+    for _ in range(ROUND_TRIPS_MAX):
+        patience.answered(HERE, 0.0001)
+    assert patience.expected_s(at_most_s=0.5) == EXPECTED_MIN_S
+
+
+def test_candidate_that_stays_silent_is_asked_only_where_others_lack() -> None:
+    patience = patience_of(0.3)
+    candidate = Candidate(PEER, HERE)
+    for sends in range(1, SILENT_SENDS_MIN + 1):
+        patience.silent(HERE, now=0.0)
+        assert patience.annotate(candidate, now=0.0).is_silent == (sends >= SILENT_SENDS_MIN)
+    assert patience.annotate(candidate, now=SILENT_S + 1) == candidate
+    patience.answered(HERE)
+    patience.silent(HERE, now=1.0)
+    assert not patience.annotate(candidate, now=1.0).is_silent, "it answered in between"
