@@ -7,7 +7,7 @@ SOURCES := cli.py bench console dht identity peer queueing rpc simulation transf
 # Two workers, since the test machines have two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate
+.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate bench-publish
 
 help:
 	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
@@ -15,6 +15,7 @@ help:
 	@echo "make setup  only the virtual environment · make protos · make lock · make svg · make clean"
 	@echo "make simulate   the DHT at up to 10,000 peers on a virtual clock, hours; SCALE=small: short runs, minutes"
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
+	@echo "make bench-publish  what publishing 10,000 files on 100 peers costs, some minutes"
 
 setup: $(STAMP)
 
@@ -52,6 +53,10 @@ bench-dht: $(BENCH_STAMP)
 SCALE ?= full
 simulate: $(BENCH_STAMP)
 	@nice -n 10 $(BIN)/python tools/simulations.py --scale $(SCALE)
+
+# What publishing 10,000 files in a network of 100 peers costs; BENCH="--files 1000" and the like.
+bench-publish: $(STAMP)
+	@$(BIN)/python -m bench.publish $(BENCH)
 
 # Hashes, and no registry's address: the lock says what, the machine's configuration says from where.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -33,23 +33,23 @@ async def join_all(nodes: Sequence[Node], port: int) -> None:
 
 async def _host(name: str, count: int) -> None:
     system = system_of(name)
-    lines = await _input_lines()
+    lines = await input_lines()
     nodes = [await system.make_node() for _ in range(count)]
-    _say({"port": nodes[0].port})
+    say({"port": nodes[0].port})
     port = int(await lines.readline())
     await join_all(nodes if port else nodes[1:], port or nodes[0].port)
-    _say({"joined": count})
+    say({"joined": count})
     await lines.read()
 
 
-async def _input_lines() -> asyncio.StreamReader:
+async def input_lines() -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
     return reader
 
 
-def _say(line: dict[str, int]) -> None:
+def say(line: dict[str, int]) -> None:
     print(json.dumps(line), flush=True)
 
 

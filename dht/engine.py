@@ -28,6 +28,7 @@ from dht.hints import plain_host
 from dht.intake import Intake
 from dht.limits import RateLimit, RequestLimits
 from dht.membership import Membership
+from dht.placing import Placer
 from dht.protocol import ShoalProtocol, room_bytes
 from dht.publishing import Publisher
 from dht.reachability import Reach, Reachability
@@ -287,7 +288,7 @@ class Engine:
         self.publisher = Publisher(
             self.caller,
             self.reader,
-            self.table,
+            Placer(self.reader, self.table, self.config, clock=self._clock, drops=self.drops),
             self.store,
             self.schedule,
             self.own,

@@ -220,6 +220,21 @@ class Lookup:
         hints = [each.choose(self._doubts) for each in passed]
         return [(hint.candidate, self._why_passed_over(hint)) for hint in hints]
 
+    def answered(self) -> list[Candidate]:
+        """Return all that answered, closest first."""
+        answered = (each for each in self._order if each.standing is Standing.ANSWERED)
+        return [each.hint.candidate for each in answered]
+
+    def crowded(self) -> list[Candidate]:
+        """Return those within the reach of `closest` not asked for their block's share alone."""
+        closest = self.closest()
+        reach = self._entries[closest[-1].peer_id].distance if closest else 0
+        return [
+            each.hint.candidate
+            for each in self._order
+            if each.standing is Standing.HEARD and each.distance < reach and each.hint.block
+        ]
+
     def standing_of(self, peer_id: bytes) -> Standing | None:
         """Return where a peer stands, None when the lookup never heard of it (or forgot it)."""
         entry = self._entries.get(peer_id)

@@ -20,10 +20,10 @@ from dht.calling import Caller
 from dht.config import DhtConfig
 from dht.errors import BusyStorer, DhtError, ScheduleFull
 from dht.heat import needs_shard
-from dht.lookup import Candidate, Goal
+from dht.lookup import Candidate
+from dht.placing import Placer
 from dht.reads import Reader
 from dht.records import Payload, Record, encode_record
-from dht.routing import Table
 from dht.schedule import Draft, PublishSchedule, sign_draft
 from dht.self_view import SelfView
 from dht.sharing import Spawn
@@ -84,6 +84,8 @@ class _Outcome:
 
     def is_close(self, candidate: Candidate, k: int) -> bool:
         """Tell whether a peer that answered late is among the k closest that answered."""
+        if any(each.peer_id == candidate.peer_id for each in self.closest):
+            return False
         if len(self.closest) < k:
             return True
         return self._distance(candidate) < self._distance(self.closest[k - 1])
@@ -103,7 +105,7 @@ class Publisher:
         self,
         caller: Caller,
         reader: Reader,
-        table: Table,
+        placer: Placer,
         store: RecordStore,
         schedule: PublishSchedule,
         own: SelfView,
@@ -115,7 +117,6 @@ class Publisher:
     ) -> None:
         self._caller = caller
         self._reader = reader
-        self._table = table
         self._store = store
         self._schedule = schedule
         self._own = own
@@ -123,7 +124,7 @@ class Publisher:
         self._wall_ms = wall_ms
         self._spawn = spawn
         self._drops = drops
-        self._lookups = asyncio.Semaphore(config.lookups_max)
+        self._placer = placer
         self._stores = asyncio.Semaphore(config.stores_max)
         self.bulk: BulkStorer | None = None
         self.on_clock: Callable[[bytes, int], None] = lambda _, __: None
@@ -206,7 +207,7 @@ class Publisher:
         if not drafts:
             return []
         outcomes = await self._signed(drafts)
-        await self._find_storers(outcomes)
+        await self._place(outcomes)
         batches: dict[bytes, tuple[Candidate, list[_Outcome]]] = {}
         async for some in turns(outcomes, SIGN_TURN):
             for outcome in some:
@@ -246,39 +247,33 @@ class Publisher:
             outcomes += [_Outcome(each, sign_draft(identity, network_id, each)) for each in some]
         return outcomes
 
-    async def _find_storers(self, outcomes: Sequence[_Outcome]) -> None:
-        """Find the closest peers of each key, in key order, with few lookups.
-
-        Where fewer than k peers answer, they are the whole network: they store every key.
-        """
-        by_key: dict[bytes, list[_Outcome]] = {}
-        for outcome in outcomes:
-            by_key.setdefault(outcome.draft.key, []).append(outcome)
-        first, *others = by_key
-        await self._look_up(first, outcomes)
+    async def _place(self, outcomes: Sequence[_Outcome]) -> None:
+        """Find the storers of outcomes in the order of their keys, those that answer later too."""
         k = self._config.lookup.k
-        if len(by_key[first][0].closest) < k and len(self._table) < k:
-            return
-        async with asyncio.TaskGroup() as group:
-            for key in others:
-                group.create_task(self._look_up(key, by_key[key]))
-
-    async def _look_up(self, key: bytes, outcomes: Sequence[_Outcome]) -> None:
-        """Find the storers of a key for these outcomes, those that answer later too."""
-        k = self._config.lookup.k
+        late: list[Candidate] = []
+        is_placed = False
 
         async def store_late(candidate: Candidate) -> None:
+            late.append(candidate)
+            if not is_placed:
+                return
             wanted = [each for each in outcomes if each.is_close(candidate, k)]
             for each in wanted:
                 each.closest.append(candidate)
-            if wanted and wanted[0].is_sent:  # else it is one of the closest yet
-                await self._send_to(candidate, wanted)
+            sent = [each for each in wanted if each.is_sent]  # the others will be sent to it yet
+            if sent:
+                await self._send_to(candidate, sent)
 
-        async with self._lookups:
-            self._drops["publish-lookups"] += 1
-            closest = await self._reader.closest(key, Goal.WRITE, on_late=store_late)
-        for outcome in outcomes:
-            outcome.closest = list(closest)
+        keys = list(dict.fromkeys(outcome.draft.key for outcome in outcomes))
+        placed = await self._placer.place(keys, store_late)
+        async for some in turns(outcomes, NOTE_TURN):
+            for outcome in some:
+                outcome.closest = list(placed.get(outcome.draft.key, ()))
+        is_placed = True
+        for candidate in late:
+            for outcome in outcomes:
+                if outcome.is_close(candidate, k):
+                    outcome.closest.append(candidate)
 
     async def _send_all(
         self, sends: Iterable[tuple[Candidate, Sequence[_Outcome]]], *, at_most_s: float = math.inf
@@ -315,6 +310,7 @@ class Publisher:
     async def _send_to(self, candidate: Candidate, outcomes: Sequence[_Outcome]) -> None:
         receipt = await self.hand_over(candidate, [each.record for each in outcomes])
         if receipt is None:
+            self._placer.vanished(candidate.peer_id)
             return
         for outcome, stored in zip(outcomes, receipt.stored, strict=False):
             self._drops[f"ack-{stored.verdict.name.lower()}"] += 1

@@ -16,9 +16,10 @@ from dht.collecting import Collector, Hit
 from dht.config import DhtConfig
 from dht.errors import NotListening
 from dht.heat import Heat, heat_of_number
-from dht.lookup import Candidate, Goal
+from dht.lookup import Candidate, Goal, Lookup
 from dht.paging import BulkReader, Paging
 from dht.records import Kind, encode_record
+from dht.regions import Survey
 from dht.running import LookupRunner, OnLate
 from dht.self_view import SelfView
 from dht.sharing import Flights, Spawn
@@ -68,15 +69,23 @@ class Reader:
         self._readings: Flights[_Reading] = Flights(spawn)
         self.bulk: BulkReader | None = None
 
-    async def closest(
-        self, target: bytes, goal: Goal, on_late: OnLate | None = None
-    ) -> list[Candidate]:
+    async def closest(self, target: bytes, goal: Goal) -> list[Candidate]:
         """Look up the k closest that answer, ourselves not among them.
 
-        Shared with whoever looks up the same at this moment. `on_late` is told of those that
-        answer when the lookup has ended, close enough or not.
+        Shared with whoever looks up the same at this moment.
         """
+        return (await self._find(target, goal, None)).closest()
 
+    async def survey(self, target: bytes, on_late: OnLate) -> Survey:
+        """Look up the storers of a key, and tell all that this says of its surroundings.
+
+        `on_late` is told of those that answer when the lookup has ended, close enough or not.
+        """
+        lookup = await self._find(target, Goal.WRITE, on_late)
+        closest, answered, crowded = lookup.closest(), lookup.answered(), lookup.crowded()
+        return Survey(target, tuple(closest), tuple(answered), tuple(crowded))
+
+    async def _find(self, target: bytes, goal: Goal, on_late: OnLate | None) -> Lookup:
         def make() -> _Finding:
             return _Finding(self._runner, self._caller, target, goal)
 
@@ -84,7 +93,7 @@ class Reader:
             if on_late is not None:
                 flight.work.on_late.append(on_late)
             await flight.wait()
-            return flight.work.lookup.closest()
+            return flight.work.lookup
 
     async def read(
         self,

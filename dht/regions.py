@@ -4,12 +4,13 @@ Owns what finished lookups have taught about the id space, and the rule when tha
 it must not know sockets, records or the time; whoever uses it forgets it when it gets old.
 
 A lookup of storers for a target t that ended at distance d knows every peer of the ball
-{p: p XOR t <= d}: whoever is there has answered, or does not answer at all. A ball is a union of at
-most 160 aligned blocks of ids, and so is all that several lookups know together. For another key x
-take the k closest among the peers known: if the ball around x that reaches to the last of them lies
-within what is known, nobody unknown can be closer, and a lookup for x would find just these. Else
-nothing is said. Where a public address block has its share (`spread`), a lookup leaves its other
-peers unasked; they are noted, and nothing is said of a key to which one of them may be closest.
+{p: p XOR t <= d}: whoever is there has answered, or counts as not there (silent, or doubtful). A
+ball is a union of at most 160 aligned blocks of ids, and so is all that several lookups know
+together. For another key x take the k closest among the peers known: if the ball around x that
+reaches to the last of them lies within what is known, nobody unknown can be closer, and a lookup
+for x would find just these. Else nothing is said. Where a public address block has its share, a
+lookup leaves its other peers unasked; they are noted, and nothing is said of a key to which one of
+them may be closest.
 
 The idea of walking the key space and serving whole regions from one lookup is go-libp2p's
 "reprovide sweep"; the ball of a lookup instead of a common prefix is ours.
@@ -36,7 +37,7 @@ class Survey:
     answered: tuple[Candidate, ...]
     """All that answered, those of `closest` too."""
     crowded: tuple[Candidate, ...]
-    """Those heard of that were not asked because their address block had its share."""
+    """Those of its ball that were heard of, but not asked: their address block had its share."""
 
 
 class Regions:
@@ -59,12 +60,12 @@ class Regions:
         self._bits = ID_BITS
 
     def learn(self, survey: Survey, *, is_whole: bool = False) -> None:
-        """Take what a lookup found; `is_whole`: it found fewer than k, and they are all there are."""
+        """Take what a lookup found; `is_whole`: fewer than k, and they are all there are."""
         for candidate in survey.answered:
             self.appeared(candidate)
+        target = _number(survey.target)
         for candidate in survey.crowded:
             self._note_crowded(candidate)
-        target = _number(survey.target)
         if is_whole:
             self._know(0, 1 << ID_BITS)
         elif len(survey.closest) >= self._k and self._is_spread(survey.closest):

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from bench.lag import loop_lag
 from dht.budget import VerifyBudget
 from dht.errors import BusyStorer
 from dht.intake import CALLER_WAITING_MAX, WAITING_MAX, Intake
@@ -11,7 +12,6 @@ from dht.records import ContentPayload, encode_record
 from dht.storage import Verdict
 from dht.turns import SIGN_TURN
 from tests.dht.nodes import OPEN, make_node
-from tests.support.loop_lag import loop_lag
 from tests.support.records import ALICE, signed
 
 LONG = 10 * SIGN_TURN

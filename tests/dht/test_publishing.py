@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from bench.lag import loop_lag
 from dht.budget import VerifyBudget
 from dht.drafts import ScheduleConfig
 from dht.node import DhtNode
@@ -21,7 +22,6 @@ from tests.dht.nodes import (
     peer_payload,
     until,
 )
-from tests.support.loop_lag import loop_lag
 
 FILES = 120
 

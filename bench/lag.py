@@ -14,10 +14,12 @@ class LoopLag:
 
     Measured in the thread's CPU time, so that a busy machine, which takes the processor away
     from us, is not mistaken for work of ours; what blocks without using the processor shows in
-    `longest_wall_s` only.
+    `longest_wall_s` only. A tick in every turn of the loop keeps a processor busy; with a pause
+    between ticks, up to that much more than the longest turn may be measured.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pause_s: float = 0.0) -> None:
+        self._pause_s = pause_s
         self.longest_s = 0.0
         self.longest_wall_s = 0.0
         self.ticks = 0
@@ -26,10 +28,10 @@ class LoopLag:
         self._wall_s = time.monotonic()
 
     async def run(self) -> None:
-        """Tick in each turn of the loop until ended."""
+        """Tick until ended."""
         self._cpu_s, self._wall_s = time.thread_time(), time.monotonic()
         while not self._ended:
-            await asyncio.sleep(0)
+            await asyncio.sleep(self._pause_s)
             cpu_s, wall_s = time.thread_time(), time.monotonic()
             self.longest_s = max(self.longest_s, cpu_s - self._cpu_s)
             self.longest_wall_s = max(self.longest_wall_s, wall_s - self._wall_s)
@@ -42,7 +44,7 @@ class LoopLag:
 
 
 @contextlib.asynccontextmanager
-async def loop_lag() -> AsyncIterator[LoopLag]:
+async def loop_lag(pause_s: float = 0.0) -> AsyncIterator[LoopLag]:
     """Watch the loop while the block runs.
 
     What the process held before is kept from the garbage collector meanwhile: going through the
@@ -50,7 +52,7 @@ async def loop_lag() -> AsyncIterator[LoopLag]:
     """
     gc.collect()
     gc.freeze()
-    lag = LoopLag()
+    lag = LoopLag(pause_s)
     task = asyncio.create_task(lag.run())
     try:
         yield lag
