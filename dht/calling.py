@@ -13,7 +13,6 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -40,8 +39,7 @@ ATTEMPTS_MAX = 4
 """Token refused, then a hello, then the call itself; one more for a token that just ran out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     """A peer that proved itself at an address, and our token there."""
 
     peer_id: bytes
@@ -51,8 +49,7 @@ class Session:
     """When we got the token: after its life a hello costs less than having it refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proven:
+class Proven(msgspec.Struct, frozen=True):
     """What an answer to a hello of ours proved."""
 
     peer_id: bytes
@@ -70,8 +67,7 @@ class ContactSink(Protocol):
     def on_silent(self, peer_id: bytes, address: Address) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Exchange:
+class _Exchange(msgspec.Struct, frozen=True):
     message_id: bytes
     hello: Hello | None
     reply: wire.Reply

@@ -19,7 +19,7 @@ BIN_HEAD_BYTES = 3
 """What msgpack writes before a record or contact, at most."""
 TOLD_FAILURES_MAX = 0
 """Contacts with more failures in a row are not told to others."""
-_KINDS = frozenset(int(kind) for kind in Kind)
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class RecordDesk:
@@ -154,7 +154,7 @@ class RecordDesk:
         return self._find(body, wire.RECORDS_MAX + 1).records
 
     def _find(self, body: wire.FindRecords, limit: int) -> Page:
-        kinds = [Kind(number) for number in body.kinds if number in _KINDS]
+        kinds = [_KINDS[number] for number in body.kinds if number in _KINDS]
         if not kinds or self._own.client:
             return Page((), b"")
         return self._records.find(
