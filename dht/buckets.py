@@ -64,6 +64,7 @@ class Bucket(KBucket):  # type: ignore[misc]
     def __init__(self, lower: int, upper: int, config: TableConfig, *, last_updated: float) -> None:
         super().__init__(lower, upper, config.k, replacementNodeFactor=1)
         self._config = config
+        self._width_bits = (upper - lower).bit_length()
         self.last_updated = last_updated
 
     def touch_last_updated(self) -> None:
@@ -71,12 +72,11 @@ class Bucket(KBucket):  # type: ignore[misc]
 
     def depth(self) -> int:
         """Return how many leading bits all ids of the range share."""
-        return ID_BITS - (self.range[1] - self.range[0]).bit_length()
+        return ID_BITS - self._width_bits
 
     def distance_to(self, target: int) -> int:
         """Return the least XOR distance of any id of the range to the target."""
-        width = (self.range[1] - self.range[0]).bit_length()
-        return ((self.range[0] ^ target) >> width) << width
+        return ((self.range[0] ^ target) >> self._width_bits) << self._width_bits
 
     def split(self) -> tuple[Bucket, Bucket]:
         """Return both halves; replacements move up where a half has room."""

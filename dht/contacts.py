@@ -78,11 +78,6 @@ class Contact(Node):  # type: ignore[misc]
     def peer_id(self) -> bytes:
         return self.id
 
-    @property
-    def block(self) -> str:
-        """Return the public address block that limits count, or "" for a private host."""
-        return self.address.block
-
     def observe_rtt(self, sample_s: float) -> None:
         """Take one measured round trip into the smoothed time and its variance (RFC 6298)."""
         if self.rtt_s is None:
@@ -128,6 +123,8 @@ class Contact(Node):  # type: ignore[misc]
         """Be there from now on, and packed as others are told: once, not for each of them."""
         self.address = address
         self.advertised = advertised
+        self.block = address.block
+        """The public address block that limits count, or "" for a private host."""
         near = address_to_tell(address, advertised, asker_is_near=True)
         far = address_to_tell(address, advertised, asker_is_near=False)
         self.told_near = None if near is None else pack_contact(self.id, near)

@@ -56,19 +56,11 @@ class RecordDesk:
         encoded = [encode_record(record) for record in page]
         first_bytes = len(encoded[0]) + BIN_HEAD_BYTES if encoded else 0
         first_fits = first_bytes <= room_bytes
-        left_bytes = room_bytes - (first_bytes if first_fits else 0)
-        told: list[bytes] = []
-        for contact in contacts:
-            if len(contact) + BIN_HEAD_BYTES > left_bytes:
-                break
-            left_bytes -= len(contact) + BIN_HEAD_BYTES
-            told.append(contact)
-        taken = 1 if encoded and first_fits else 0
-        while 0 < taken < min(len(encoded), wire.RECORDS_MAX):
-            if len(encoded[taken]) + BIN_HEAD_BYTES > left_bytes:
-                break
-            left_bytes -= len(encoded[taken]) + BIN_HEAD_BYTES
-            taken += 1
+        told, left_bytes = _fitting(contacts, room_bytes - (first_bytes if first_fits else 0))
+        taken = 0
+        if encoded and first_fits:
+            rest, _ = _fitting(encoded[1 : wire.RECORDS_MAX], left_bytes)
+            taken = 1 + len(rest)
         cursor = b""
         if taken < len(page):
             cursor = entry_id_of(page[taken - 1]) if taken else body.cursor or b"\0"
@@ -167,3 +159,12 @@ class RecordDesk:
             withdrawn=body.withdrawn,
             prefix=body.prefix,
         )
+
+
+def _fitting(items: Sequence[bytes], room_bytes: int) -> tuple[Sequence[bytes], int]:
+    """Return the first items that fit into room_bytes, and what they leave."""
+    needed_bytes = sum(map(len, items)) + BIN_HEAD_BYTES * len(items)
+    while needed_bytes > room_bytes and items:
+        needed_bytes -= len(items[-1]) + BIN_HEAD_BYTES
+        items = items[:-1]
+    return items, room_bytes - needed_bytes

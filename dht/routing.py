@@ -14,7 +14,7 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain
 from typing import NoReturn
 
 from kademlia.node import Node
@@ -185,7 +185,12 @@ class Table(RoutingTable):  # type: ignore[misc]
         `exclude` leaves one peer out; `failures_max` leaves out contacts with more recent failures
         than that, for lists that are handed to others.
         """
-        return list(islice(self._ordered(key, exclude, failures_max), k))
+        found: list[Contact] = []
+        for ranked in self._ranked(key, exclude, failures_max):
+            found += ranked
+            if len(found) >= k:
+                break
+        return found[:k]
 
     def closest_spread(
         self,
@@ -204,7 +209,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         if not any(contact.block for contact in found):
             return found
         return spread(
-            self._ordered(key, exclude, failures_max),
+            chain.from_iterable(self._ranked(key, exclude, failures_max)),
             k,
             block_of=lambda contact: contact.block,
             block_contacts_max=self._config.closest_block_contacts_max,
@@ -283,21 +288,21 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     # Helpers
 
-    def _ordered(
+    def _ranked(
         self, key: bytes, exclude: bytes | None, failures_max: int | None
-    ) -> Iterator[Contact]:
-        """Yield the contacts by their distance to a key, as far as somebody wants them."""
+    ) -> Iterator[list[Contact]]:
+        """Yield the contacts by their distance to a key, a bucket's at a time."""
         target = int.from_bytes(key, "big")
         allowed = math.inf if failures_max is None else failures_max
         # Buckets are aligned: all ids of one are closer to the key than all ids of a farther one.
         for bucket in sorted(self.buckets, key=lambda bucket: bucket.distance_to(target)):
-            fit = [
-                (contact.long_id ^ target, contact)
-                for contact in bucket.nodes.values()
+            ranked = [(contact.long_id ^ target, contact) for contact in bucket.nodes.values()]
+            ranked.sort()  # by distance: no two contacts have the same
+            yield [
+                contact
+                for _, contact in ranked
                 if contact.failures <= allowed and contact.id != exclude
             ]
-            fit.sort()  # by distance: no two contacts have the same
-            yield from (contact for _, contact in fit)
 
     def _bucket_of(self, long_id: int) -> Bucket:
         return self.buckets[self._position_of(long_id)]
