@@ -19,7 +19,9 @@ from peer.views import PeerState, PeerView, StatusView
 
 TRAFFIC = frozenset(
     {
+        "ack-hot",  # the record is in its shard instead
         "ack-ok",
+        "store-hot",
         "store-ok",
         "store-calls",
         "publish-lookups",
