@@ -278,9 +278,11 @@ class Caller:
                 if (known := session or proved) is not None:
                     return exchange, known
                 # Not the word of the peer that we wanted: it may be elsewhere.
+                self._protocol.drops["answer-unproven"] += 1
                 raise NoAnswer("answered a hello without a proof")
             if session is not None and self._sessions.get(address) is session:
                 del self._sessions[address]
+        self._protocol.drops["answer-token"] += 1
         raise NoAnswer("our token is refused again and again")
 
     def _session(self, peer_id: bytes | None, address: Address) -> Session | None:

@@ -39,7 +39,11 @@ class Destinations:
         """
         local = self.bound is not None and scope_of(self.bound.host) is Scope.LOOPBACK
         least = Scope.LOOPBACK if local or knows_local else Scope.PRIVATE
-        return [each for each in addresses if scope_of(each.host) >= least]
+        usable = [
+            each for each in addresses if scope_of(each.host) >= least and not self.is_own(each)
+        ]
+        self._drops["hint-unusable"] += len(addresses) - len(usable)
+        return usable
 
     def is_own(self, address: Address) -> bool:
         """Tell whether an address is this node's own."""
@@ -82,6 +86,8 @@ class Destinations:
         """A socket reaches its own family; both when it listens on all IPv6 addresses."""
         ip = ip_of(address.host)
         own = None if self.bound is None else ip_of(self.bound.host)
-        if ip is None or own is None:
-            return ip is not None
+        if ip is None or scope_of(address.host) is Scope.UNUSABLE:
+            return False
+        if own is None:
+            return True
         return ip.version == own.version or (own.version == 6 and own.is_unspecified)

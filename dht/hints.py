@@ -36,6 +36,8 @@ def scope_of(host: str) -> Scope:
     ip = ip_of(host)
     if ip is None or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
         return Scope.UNUSABLE
+    if ip.version == 4 and not ip.packed[0]:
+        return Scope.UNUSABLE  # 0.0.0.0/8, "this network" (RFC 1122)
     if ip.is_loopback:
         return Scope.LOOPBACK
     if ip.is_global:

@@ -39,6 +39,8 @@ GREETED_MAX = 4_096
 OBSERVED_MAX = 64
 DEPARTED_MAX = 256
 """Departed contacts whose records are handed on; a network that loses more at once republishes."""
+NEWCOMERS_MAX = 1_024
+"""Newcomers that wait for records to be handed to them."""
 CHECKS_MAX = 128
 CHECKED_DEPARTED_MAX = 32
 """Departed contacts that a check of all pings again."""
@@ -126,7 +128,8 @@ class Membership:
             self._remember_stranger(contact, now)
         moved = admission is Admission.MOVED
         if admission is Admission.ADMITTED or (known is not None and (was_quiet or moved)):
-            self.newcomers[proven.peer_id] = candidate_of(contact)
+            if len(self.newcomers) < NEWCOMERS_MAX:  # more come again: they are in the table
+                self.newcomers[proven.peer_id] = candidate_of(contact)
             self.on_newcomer()
         if was_alone and len(self._table) > 0:
             self.on_first_contact()

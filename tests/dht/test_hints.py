@@ -41,6 +41,7 @@ ips = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
         ("169.254.1.1", Scope.UNUSABLE),
         ("fe80::1", Scope.UNUSABLE),
         ("0.0.0.0", Scope.UNUSABLE),
+        ("0.1.2.3", Scope.UNUSABLE),
         ("::", Scope.UNUSABLE),
         ("224.0.0.1", Scope.UNUSABLE),
         ("255.255.255.255", Scope.UNUSABLE),
