@@ -60,6 +60,9 @@ class LookupConfig:
     alpha: int = 8
     """Requests in flight. Kademlia says 3, go-libp2p 10; on Mainline 4 and more give sub-second
     lookups, and k = 20 closest are asked in three waves instead of seven."""
+    fruitless_max: int = 3
+    """After so many replies in a row that bring nobody closer, all k are asked at once, as section
+    2.3 of the paper has it: the neighbourhood is found."""
     beta: int = 3
     """How many of the closest must have answered for a refresh."""
     soft_timeout_s: float = 0.5
@@ -90,6 +93,7 @@ class LookupConfig:
 
     def __post_init__(self) -> None:
         assert min(self.k, self.alpha, self.beta, self.requests_max, self.addresses_max) >= 1
+        assert self.fruitless_max >= 1
         assert min(self.block_contacts_max, self.block_failures_max, self.tellers_max) >= 1
         assert 0 < self.soft_timeout_s <= self.hard_timeout_s
         assert self.linger_s >= 0

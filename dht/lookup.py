@@ -54,9 +54,11 @@ class Lookup:
     tried is HEARD again. A DEAD one is quarantined until the lookup ends, but for an address of it
     not yet tried; a bad one for good. Done is final: afterwards every input is ignored.
 
-    Invariants: at most alpha candidates are ASKED; no peer is asked twice at one address; at most
-    `requests_max` requests; HEARD candidates are bounded; one peer adds at most k, each at one
-    address, never itself and never us; whoever is silent delays no request to anybody else.
+    Invariants: at most alpha candidates are ASKED, at most k when the neighbourhood is found (the
+    last `fruitless_max` replies brought nobody closer) or there is something to show; no peer is
+    asked twice at one address; at most `requests_max` requests; HEARD candidates are bounded; one
+    peer adds at most k, each at one address, never itself and never us; whoever is silent delays
+    no request to anybody else.
     The window is the k closest that are neither DEAD nor LATE beyond `linger_s`: only they are
     asked. Of a public address block at most `block_contacts_max` are in it, and none known to be
     silent: these fill it up, in this order, where there are too few others. Then the doubtful, too,
@@ -87,6 +89,8 @@ class Lookup:
         self._order: list[Entry] = []
         self._open: dict[bytes, Entry] = {}
         self._in_flight = 0
+        self._fruitless = 0
+        self._hurry_s = math.inf
         self._expiry = math.inf
         self._doubts = Doubts(self._config)
         self._doubtful_requests = 0
@@ -114,7 +118,7 @@ class Lookup:
             return Done()
         self._expire(now)
         exhausted = self.requests >= self._config.requests_max
-        may_ask = self._in_flight < self._config.alpha and not exhausted
+        may_ask = self._in_flight < self._slots() and not exhausted
         wanted = self._config.beta if self.goal is Goal.REFRESH else self._config.k
         answered, is_waiting = 0, False
         for place, entry in enumerate(self._window(now)):
@@ -129,11 +133,24 @@ class Lookup:
                     return self._ask(entry, now)
                 is_waiting = is_waiting or not exhausted
             else:  # ASKED or LATE
-                is_waiting |= not (self._has_answer and entry.hint.candidate.is_silent)
+                is_waiting |= self._holds_up(entry, now)
         # Late ones hold up a lookup that has nothing to show; otherwise nobody waits for them.
         if not is_waiting and (self._has_answer or not self._open):
             return self._end()
-        return Wait(self._next_deadline())
+        return Wait(self._next_deadline(now))
+
+    def _slots(self) -> int:
+        is_near = self._fruitless >= self._config.fruitless_max or self._hurry_s < math.inf
+        return max(self._config.k, self._config.alpha) if is_near else self._config.alpha
+
+    def _holds_up(self, entry: Entry, now: float) -> bool:
+        """Say whether one of the window that was asked is still worth waiting for."""
+        if self._has_answer and entry.hint.candidate.is_silent:
+            return False
+        return now < self._hurry_end(entry)
+
+    def _hurry_end(self, entry: Entry) -> float:
+        return entry.outstanding[-1][0] + self._hurry_s
 
     def on_reply(
         self,
@@ -158,6 +175,7 @@ class Lookup:
         was_asked = entry.standing is Standing.ASKED
         self._close(entry, Standing.ANSWERED, keep_window=was_asked and self._is_plain)
         self._has_answer = True
+        closest = self._order[0]
         teller = self._doubts.teller()
         named = {peer_id}
         for candidate in candidates:
@@ -166,6 +184,7 @@ class Lookup:
             if candidate.peer_id not in named:
                 named.add(candidate.peer_id)
                 self._hear(candidate, teller)
+        self._fruitless = self._fruitless + 1 if self._order[0] is closest else 0
         self._forget_farthest()
 
     def on_failure(self, peer_id: bytes, now: float, address: Address | None = None) -> None:
@@ -194,9 +213,10 @@ class Lookup:
         self._doubts.bad(entry.hint)
         self._close(entry, Standing.DEAD)
 
-    def hurry(self, linger_s: float) -> None:
-        """Let the silent hold up the end for no longer than this: there is something to show."""
-        self._linger_s = min(self._linger_s, linger_s)
+    def hurry(self, wait_s: float) -> None:
+        """Ask all of the window now and wait for each no longer than this: there is something."""
+        self._hurry_s = min(self._hurry_s, wait_s)
+        self._linger_s = 0.0
         self._window_cache = None
 
     def late(self) -> list[Candidate]:
@@ -244,7 +264,7 @@ class Lookup:
         """Assert the invariants of the class docstring that can be seen in one moment."""
         config = self._config
         asked = [each for each in self._order if each.standing is Standing.ASKED]
-        assert len(asked) == self._in_flight <= config.alpha
+        assert len(asked) == self._in_flight <= max(config.alpha, config.k)
         assert self.requests <= config.requests_max
         assert self._doubtful_requests <= config.doubtful_requests_max
         assert self._own_id not in self._entries
@@ -367,10 +387,12 @@ class Lookup:
             return min(entry.soft_deadline, hard_deadline)
         return hard_deadline
 
-    def _next_deadline(self) -> float:
+    def _next_deadline(self, now: float) -> float:
         deadline = self._window_until
         for entry in self._open.values():
             deadline = min(deadline, self._deadline(entry))
+            if now < (hurry_end := self._hurry_end(entry)):
+                deadline = min(deadline, hurry_end)
         return deadline
 
     # Candidates

@@ -33,7 +33,7 @@ ROUND_TRIPS_MIN: Final = 8
 EXPECTED_SHARE: Final = 0.9
 EXPECTED_MARGIN: Final = 1.25
 """An unknown peer is expected within so many times the round trip of nine peers in ten."""
-EXPECTED_MIN_S: Final = 0.05
+EXPECTED_MIN_S: Final = 0.1
 RESEND_MIN_S: Final = 0.15
 WAIT_MIN_S: Final = 0.5
 """A live peer may be busy for a moment, however fast it usually is."""

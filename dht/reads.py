@@ -28,10 +28,15 @@ from dht.tracing import Trace
 
 READ_LINGER_S = 0.15
 """How long a read that found nothing waits for the last closest storers past their soft timeout."""
-FOUND_LINGER_S = 0.05
-"""The same when it has something to show: the others most likely hold the same."""
-WRITE_LINGER_S = 0.25
-"""The same for a lookup of storers; later ones are heard by `on_late`."""
+FOUND_WAIT_SHARE = 0.6
+"""A read that has something to show waits for each of the others this share of the time in which
+nearly everybody answers: they most likely hold the same."""
+FOUND_WAIT_MIN_S = 0.05
+WRITE_WAIT_MIN_S = 0.4
+"""How long a lookup of storers waits for each of the closest at least; who answers later is heard
+by `on_late`."""
+WRITE_LINGER_MIN_S = 0.1
+"""How long past its soft timeout at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +180,14 @@ class Reader:
         )
         heard: dict[bytes, Candidate] = {}
         lookup = self._runner.begin(wanted.key, Goal.READ, READ_LINGER_S, collector.trace)
+        found_wait_s = max(FOUND_WAIT_SHARE * self._runner.expected_s(), FOUND_WAIT_MIN_S)
 
         async def ask(candidate: Candidate) -> Sequence[Candidate]:
             found = await self._caller.find(candidate, body)
             collector.heard(candidate.peer_id, heat_of_number(found.heat))
             news = paging.take(found, candidate)
             if collector.has_hits:
-                lookup.hurry(FOUND_LINGER_S)
+                lookup.hurry(found_wait_s)
             if found.cursor:
                 paging.begin()
                 self._spawn(paging.follow(candidate, body, found.cursor, news))
@@ -254,7 +260,8 @@ class _Finding:
     """One lookup of the closest peers for all who want the same."""
 
     def __init__(self, runner: LookupRunner, caller: Caller, target: bytes, goal: Goal) -> None:
-        self.lookup = runner.begin(target, goal, WRITE_LINGER_S if goal is Goal.WRITE else 0.0)
+        linger_s = max(WRITE_WAIT_MIN_S - runner.expected_s(), WRITE_LINGER_MIN_S)
+        self.lookup = runner.begin(target, goal, linger_s if goal is Goal.WRITE else 0.0)
         self.on_late: list[OnLate] = []
         self._runner = runner
         self._caller = caller

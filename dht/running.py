@@ -57,7 +57,7 @@ class LookupRunner:
         now = self._clock()
         self._table.looked_up(target, now)
         limits = self._config.lookup
-        soft_s = self._patience.expected_s(at_most_s=limits.soft_timeout_s)
+        soft_s = self.expected_s()
         seeds = self.seeds(target)
         if trace is not None:
             trace(Began(tuple(seeds), now))
@@ -69,6 +69,10 @@ class LookupRunner:
             config=replace(limits, linger_s=linger_s, soft_timeout_s=soft_s),
             now=now,
         )
+
+    def expected_s(self) -> float:
+        """Return within which time nearly everybody answers who lives."""
+        return self._patience.expected_s(at_most_s=self._config.lookup.soft_timeout_s)
 
     def seeds(self, target: bytes) -> list[Candidate]:
         """Return the closest contacts to start a lookup with; doubtful ones where others lack."""

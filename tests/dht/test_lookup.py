@@ -94,15 +94,31 @@ def test_silent_candidate_is_asked_but_holds_up_nobody() -> None:
     assert [number_of(late) for late in lookup.late()] == [1]
 
 
-def test_lookup_in_a_hurry_lingers_no_longer_for_the_late() -> None:
-    lookup = lookup_of([1, 2], alpha=2, k=5, linger_s=1.0)
-    asked(lookup, 0.0)
+def test_lookup_in_a_hurry_asks_all_at_once_and_waits_for_none_of_them_long() -> None:
+    lookup = lookup_of([1, 2, 3, 4], alpha=2, k=4, linger_s=1.0)
+    assert asked(lookup, 0.0) == [1, 2]
     lookup.on_reply(peer_id(2), [], 0.001)
-    assert lookup.next(0.5) == Wait(1.5)
-    lookup.hurry(0.2)
+    lookup.hurry(0.25)
     lookup.hurry(5.0)  # never longer again
-    assert lookup.next(0.6) == Wait(0.7)
-    assert lookup.next(0.7) == Done()
+    assert asked(lookup, 0.125) == [3, 4]
+    assert lookup.next(0.125) == Wait(0.25)
+    lookup.on_reply(peer_id(4), [], 0.1875)
+    assert lookup.next(0.25) == Wait(0.375), "1 is not waited for any more"
+    assert lookup.next(0.375) == Done()
+    assert lookup.late() == [], "nor called silent"
+
+
+def test_all_k_are_asked_at_once_when_nobody_closer_turns_up_any_more() -> None:
+    lookup = lookup_of(range(10, 19), alpha=3, k=9, fruitless_max=2)
+    assert asked(lookup, 0.0) == [10, 11, 12]
+    lookup.on_reply(peer_id(10), [candidate(20)], 0.1)
+    assert asked(lookup, 0.1) == [13]
+    lookup.on_reply(peer_id(11), [candidate(5)], 0.1)
+    assert asked(lookup, 0.1) == [5], "somebody closer: not there yet"
+    lookup.on_reply(peer_id(5), [], 0.2)
+    lookup.on_reply(peer_id(12), [], 0.2)
+    assert asked(lookup, 0.2) == [14, 15, 16, 17]
+    lookup.validate_state()
 
 
 def test_lookup_with_an_answer_ends_without_waiting_for_the_silent() -> None:

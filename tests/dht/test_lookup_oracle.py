@@ -34,7 +34,14 @@ def test_one_request_at_a_time_finds_exactly_what_the_reference_finds(
     world, seeds = drawn
     # With hardly a soft timeout nothing runs beside anything: the same order as the reference.
     lookup = world.lookup(
-        seeds, goal, alpha=1, k=k, soft_timeout_s=2.0, requests_max=2000, tellers_max=1000
+        seeds,
+        goal,
+        alpha=1,
+        k=k,
+        soft_timeout_s=2.0,
+        requests_max=2000,
+        tellers_max=1000,
+        fruitless_max=9999,
     )
     run(world, lookup, random.Random(1))
     assert found_by(lookup) == reference_closest(world, seeds, k=k)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from dht.lookup import LookupConfig
@@ -68,7 +69,7 @@ async def test_token_that_ran_out_costs_no_refused_round() -> None:
 
         assert await cost() == 1
         for address, session in list(caller._sessions.items()):
-            caller._sessions[address] = replace(session, since=-1e9)
+            caller._sessions[address] = msgspec.structs.replace(session, since=-1e9)
         assert await cost() == 1, "a hello at once"
 
 

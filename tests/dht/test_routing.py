@@ -377,3 +377,69 @@ def test_contact_that_moved_is_told_at_its_new_address_only() -> None:
     table.proven(Contact(wanted, new, advertised=None), 2.0)
     assert known.address == new
     assert known.told_near == known.told_far == pack_contact(wanted, new)
+
+
+def test_closest_are_spread_over_blocks_for_what_others_are_told_and_given() -> None:
+    table = Table(OWN_ID, TableConfig(k=20, block_contacts_max=5), now=0.0)
+    for number in range(5):
+        table.proven(contact(peer_id(FAR, number), number, host=f"8.8.8.{number}"), 1.0)
+    for number in range(5, 8):
+        table.proven(contact(peer_id(FAR, number), number, host=f"9.9.{number}.1"), 1.0)
+    told = [each.port - 1000 for each in table.closest_spread(peer_id(FAR, 0), 4)]
+    assert told == [0, 5, 6, 7], "one of the crowded block"
+    told = [each.port - 1000 for each in table.closest_spread(peer_id(FAR, 0), 6)]
+    assert told == [0, 1, 2, 5, 6, 7], "others of it where there are no more blocks"
+    assert [each.port - 1000 for each in table.closest(peer_id(FAR, 0), 4)] == [0, 1, 2, 3]
+
+
+@given(st.lists(mixed_ids, max_size=80, unique=True), mixed_ids, st.integers(1, 25))
+def test_private_contacts_are_chosen_by_distance_alone(
+    peers: list[bytes], key: bytes, k: int
+) -> None:
+    table = Table(OWN_ID, TableConfig(k=5), now=0.0)
+    for number, peer in enumerate(peers):
+        table.proven(contact(peer, number), 1.0)
+    assert table.closest_spread(key, k) == table.closest(key, k)
+
+
+MOVES = ["proven", "moved", "failed", "left", "answered"]
+model_moves = st.lists(
+    st.tuples(
+        st.sampled_from(["proven", "moved", "failed", "left", "answered"]), st.integers(0, 9)
+    ),
+    max_size=150,
+)
+
+
+@given(st.lists(mixed_ids, min_size=10, max_size=10, unique=True), model_moves)
+def test_table_with_room_holds_exactly_whom_a_plain_model_holds(
+    peers: list[bytes], history: list[tuple[str, int]]
+) -> None:
+    config = TableConfig(failures_max=3)
+    table = Table(OWN_ID, config, now=0.0)
+    ports: dict[bytes, int] = {}
+    failures: dict[bytes, int] = {}
+    for step, (move, which) in enumerate(history):
+        now, peer = 10.0 * step, peers[which]
+        if peer == OWN_ID:
+            continue
+        match move:
+            case "proven" | "moved":
+                ports[peer] = which if move == "proven" else 100 + step
+                failures[peer] = 0
+                table.proven(contact(peer, ports[peer]), now)
+            case "failed":
+                failures[peer] = failures.get(peer, 0) + 1
+                table.failed(peer, now)
+                if failures[peer] >= config.failures_max:
+                    ports.pop(peer, None)
+            case "left":
+                table.left(peer)
+                ports.pop(peer, None)
+            case _:
+                good = table.answered(peer, Address("10.0.0.1", 1000 + ports.get(peer, 0)), now)
+                assert good == (peer in ports)
+                failures[peer] = 0 if good else failures.get(peer, 0)
+        if peer not in ports:
+            failures[peer] = 0
+        assert {each.id: each.port - 1000 for each in table.contacts()} == ports
