@@ -122,6 +122,8 @@ class Contact(Node):  # type: ignore[misc]
     def _settle(self, address: Address, advertised: Address | None) -> None:
         """Be there from now on, and packed as others are told: once, not for each of them."""
         self.address = address
+        self.block = address.block
+        """The public address block that limits count; "" for a private host."""
         self.advertised = advertised
         self.block = address.block
         """The public address block that limits count, or "" for a private host."""
@@ -155,8 +157,6 @@ class StockNode(Node):  # type: ignore[misc]
     def __init__(self, node_id: bytes, ip: str, port: int, *, last_seen: float) -> None:
         super().__init__(node_id, ip, port)
         self.last_seen = last_seen
-        self.last_heard: float | None = None
-        """When it asked us something from its address: no proof, but a sign of life."""
 
 
 class StockContacts:

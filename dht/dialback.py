@@ -190,7 +190,10 @@ class ReachWatch:
         while True:
             self._wake.clear()
             before = self._machine.state
-            step = self._machine.next(self._witnesses(), self._own_hosts(), now=self._clock())
+            now = self._clock()
+            # Each newcomer wakes us: do not go through all contacts for nothing.
+            witnesses = self._witnesses() if self._machine.is_due(now) else ()
+            step = self._machine.next(witnesses, self._own_hosts(), now=now)
             self._tell(before)
             match step:
                 case AskWitness(witness):

@@ -83,6 +83,7 @@ class Membership:
         )
         self._greeted: OrderedDict[tuple[bytes, Address], float] = OrderedDict()
         self._observed: OrderedDict[bytes, Address] = OrderedDict()
+        self._observed_address: Address | None = None
         self._farewells: OrderedDict[bytes, float] = OrderedDict()
         self._greetings = 0
         self.destinations = Destinations(own, drops)
@@ -405,9 +406,7 @@ class Membership:
 
     def observed_address(self) -> Address | None:
         """How others see us, when at least two say the same."""
-        counts = Counter(self._observed.values())
-        common = counts.most_common(1)
-        return common[0][0] if common and common[0][1] >= 2 else None
+        return self._observed_address
 
     def _everybody(self) -> Iterable[Contact]:
         departed = self._table.departed()[-CHECKED_DEPARTED_MAX:]
@@ -421,12 +420,16 @@ class Membership:
             self._strangers.popitem(last=False)
 
     def _observe(self, proven: Proven) -> None:
-        before = self.observed_address()
+        said = self._observed.get(proven.peer_id)
         self._observed[proven.peer_id] = proven.answer.observed
         self._observed.move_to_end(proven.peer_id)
         while len(self._observed) > OBSERVED_MAX:
             self._observed.popitem(last=False)
-        after = self.observed_address()
+        before = after = self._observed_address
+        if said != proven.answer.observed:
+            common = Counter(self._observed.values()).most_common(1)
+            after = common[0][0] if common[0][1] >= 2 else None
+            self._observed_address = after
         if before is not None and after is not None and before != after:
             self.on_moved()
 

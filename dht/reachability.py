@@ -97,6 +97,10 @@ class Reachability:
         self._open: set[str] = set()
         """Those of them that are still about to tell."""
 
+    def is_due(self, now: float) -> bool:
+        """Say whether next() would look at contacts at all."""
+        return self._config.asks and now >= self._due_s
+
     def next(
         self, contacts: Sequence[Witness], own_hosts: Collection[str], *, now: float
     ) -> ReachStep:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from dht.config import DhtConfig
 from dht.contacts import Contact, ContactRow
-from dht.handing import hands_over, heirs
+from dht.handing import hands_over, heirs, may_be_close
 from dht.lookup import Candidate, Goal
 from dht.membership import Membership
 from dht.publishing import Publisher
@@ -39,6 +39,9 @@ HANDOFF_KEYS_MAX = 20_000
 HANDOFF_RECORDS_MAX = 2_000
 HANDOFF_TURN = 200
 """Keys judged before other tasks have their turn."""
+CROWD = 4
+"""Behind so many times k contacts nobody counts as one of the k closest to a key: the block rule
+passes over some contacts, but few of a table."""
 
 
 class DhtPersistence(Protocol):
@@ -184,7 +187,7 @@ class Upkeep:
         """Choose the keys that a newcomer should hold: where it is among the k closest."""
         newcomer_id = int.from_bytes(newcomer.peer_id, "big")
         wanted: list[bytes] = []
-        async for key, number, closest in self._near(newcomer.peer_id):
+        async for key, number, closest in self._near(newcomer.peer_id, [newcomer_id]):
             if any(each.long_id == newcomer_id for each in closest) and self._is_giver(
                 number, closest, {newcomer_id}
             ):
@@ -198,7 +201,7 @@ class Upkeep:
         gone = [each.long_id for each in departed]
         k = self._config.lookup.k
         found: dict[bytes, tuple[Candidate, list[bytes]]] = {}
-        async for key, number, closest in self._near(self._table.node.id):
+        async for key, number, closest in self._near(self._table.node.id, gone):
             by_id = {each.long_id: each for each in closest}
             # We count among the k closest ourselves, having the records.
             ids = sorted((*by_id, self._own_number), key=number.__xor__)[:k]
@@ -209,13 +212,22 @@ class Upkeep:
                     found.setdefault(candidate.peer_id, (candidate, []))[1].append(key)
         return found
 
-    async def _near(self, target: bytes) -> AsyncIterator[tuple[bytes, int, list[Contact]]]:
-        """Go through the stored keys near an id, each with the contacts closest to it, in turns."""
+    async def _near(
+        self, target: bytes, changed: Sequence[int]
+    ) -> AsyncIterator[tuple[bytes, int, list[Contact]]]:
+        """Go through the stored keys that a change may concern, with the contacts closest to each.
+
+        Those near an id first, in turns; what is far from all that changed costs next to nothing.
+        """
+        k = self._config.lookup.k
+        ids = sorted(contact.long_id for contact in self._table.contacts())
+        closer_max = CROWD * k
         for place, key in enumerate(self._store.near_keys(target, HANDOFF_KEYS_MAX)):
             if place % HANDOFF_TURN == HANDOFF_TURN - 1:
                 await asyncio.sleep(0)
-            closest = self._table.closest_spread(key, self._config.lookup.k)
-            yield key, int.from_bytes(key, "big"), closest
+            number = int.from_bytes(key, "big")
+            if any(may_be_close(number, each, ids, closer_max=closer_max) for each in changed):
+                yield key, number, self._table.closest_spread(key, k)
 
     def _is_giver(
         self, number: int, closest: Sequence[Contact], receivers: Collection[int]

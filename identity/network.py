@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import unicodedata
+from functools import lru_cache
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -28,6 +29,15 @@ AMQP_URL_CHARS_MAX = 1_024
 FILE_VERSION = 1
 
 
+NETWORKS_KEPT_MAX = 64
+
+
+@lru_cache(maxsize=NETWORKS_KEPT_MAX)
+def _network_id(name: str, key: bytes | None) -> bytes:
+    """Hash name and key; every signature asks for it, so that it is kept for a few networks."""
+    return hashlib.sha256(length_prefixed(b"shoal/network/1", name.encode(), key or b"")).digest()
+
+
 class Network(msgspec.Struct, frozen=True):
     """A network; private when it has a key of 32 bytes. Raises BadNetworkFile when built wrong."""
 
@@ -44,8 +54,7 @@ class Network(msgspec.Struct, frozen=True):
     @property
     def network_id(self) -> bytes:
         """The 32 bytes that every signature and record key of this network covers."""
-        parts = (b"shoal/network/1", self.name.encode(), self.key or b"")
-        return hashlib.sha256(length_prefixed(*parts)).digest()
+        return _network_id(self.name, self.key)
 
     @property
     def is_private(self) -> bool:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.handing import hands_over, heirs
+from dht.handing import hands_over, heirs, may_be_close
 
 ids = st.integers(0, 2**20)
 networks = st.lists(ids, min_size=1, max_size=60, unique=True)
@@ -53,3 +53,17 @@ def test_some_holder_hands_each_key_over_and_never_more_than_the_limit(
     ]
     in_place = [each for each in closest if each != receiver]
     assert givers == [each for each in others if each in in_place[:holders]]
+
+
+@given(ids, networks, st.integers(1, 20))
+def test_whoever_is_passed_over_at_once_is_not_among_the_closest(
+    key: int, peers: list[int], k: int
+) -> None:
+    peer, *others = peers
+    if not may_be_close(key, peer, sorted(others), closer_max=k - 1):
+        assert peer not in nearest(key, peers, k)
+
+
+def test_the_crowd_nearer_to_a_key_rules_a_far_peer_out() -> None:
+    assert not may_be_close(0b1000, 0b0001, [0b1001, 0b1010, 0b1011], closer_max=2)
+    assert may_be_close(0b1000, 0b1100, [0b0011, 0b1001, 0b1010], closer_max=2)
