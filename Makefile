@@ -7,13 +7,14 @@ SOURCES := cli.py bench console dht identity peer queueing rpc simulation transf
 # Two workers, since the test machines have two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate bench-publish
+.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate bench-publish fuzz
 
 help:
 	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
 	@echo "make test   lint, types, import contracts, protos current, all tests (with a private RabbitMQ)"
 	@echo "make setup  only the virtual environment · make protos · make lock · make svg · make clean"
 	@echo "make simulate   the DHT at up to 10,000 peers on a virtual clock, hours; SCALE=small: short runs, minutes"
+	@echo "make fuzz   a million random and mutated datagrams, then the decoders under coverage; ten minutes"
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
 	@echo "make bench-publish  what publishing 10,000 files on 100 peers costs, some minutes"
 
@@ -45,6 +46,14 @@ bench-setup: $(BENCH_STAMP)
 $(BENCH_STAMP): requirements-bench.lock $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
+
+# FUZZ="--count 100000 --seed 7" repeats a run. The second stage needs atheris, which is for Linux.
+RUNS ?= 2000000
+fuzz: $(BENCH_STAMP)
+	@$(BIN)/python -m tests.fuzz.datagrams $(FUZZ)
+	@if $(BIN)/python -c "import atheris" 2>/dev/null; \
+	then $(BIN)/python -m tests.fuzz.decoders -runs=$(RUNS); \
+	else echo "no atheris here: the decoders are not fuzzed under coverage"; fi
 
 # Beside stock kademlia and OpenDHT; BENCH="--json FILE" and the like are passed on.
 bench-dht: $(BENCH_STAMP)
