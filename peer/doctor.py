@@ -24,8 +24,6 @@ from identity.tls import make_tls
 from peer.addresses import DEFAULT_LISTEN
 from peer.arguments import Arguments
 from peer.checkup import (
-    failed,
-    fine,
     judge_clock,
     judge_contacts,
     judge_disk,
@@ -36,7 +34,9 @@ from peer.checkup import (
     judge_node,
     judge_own_port,
     judge_reachability,
-    unchecked,
+    ok,
+    problem,
+    skipped,
 )
 from peer.config import Config, load_config
 from peer.core import Core
@@ -78,7 +78,7 @@ class Doctor:
         """Send one check after the other; findings are results, so that this never fails."""
         core, status = self._core, self._status()
         text = f"process {status.pid}, network {status.network}, at {status.address}"
-        await reporter.item(fine("peer", text))
+        await reporter.item(ok("peer", text))
         nodes = _examine_nodes(core.dht, core.channels, self._bootstrap, has_contacts=self._has())
         await _report(
             reporter,
@@ -107,7 +107,7 @@ class Doctor:
         local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound.host, bound.host)  # noqa: S104
         tls, met = await probe_tls(self._core.channels, Address(local, bound.port))
         if met not in (None, self._core.identity.peer_id):
-            return [failed("ports", f"another peer answers at TCP {bound}", "`shoal leave`, join")]
+            return [problem("ports", f"another peer answers at TCP {bound}", "`shoal leave`, join")]
         return [judge_own_port(str(bound), tls=tls, text=tls.name.lower())]
 
     async def _contacts(self) -> list[CheckView]:
@@ -120,7 +120,19 @@ async def examine_alone(options: AloneOptions, arguments: dict[str, Any], emit: 
     home, reporter = Home(options.home), Reporter(emit)
     await reporter.item(_no_peer(home))
     listen = Arguments(arguments).get("listen", str)
-    await _report(reporter, [("home", _examine_home(home)), ("ports", _free_port(listen))])
+    here = [("home", _examine_home(home)), ("ports", _free_port(listen))]
+    file = await _network_of(home, options, reporter)
+    if file is None:
+        await _report(reporter, here)
+        return
+    async with _client(file) as (dht, channels):
+        nodes = _examine_nodes(dht, channels, file.bootstrap, has_contacts=False)
+        await _report(reporter, [*here, ("bootstrap", nodes)])
+        await reporter.item(judge_clock(dht.clock_offsets_ms()))
+
+
+async def _network_of(home: Home, options: AloneOptions, reporter: Reporter) -> NetworkFile | None:
+    """Tell which network is examined, or why none is."""
     try:
         file = choose_network(
             home,
@@ -130,17 +142,14 @@ async def examine_alone(options: AloneOptions, arguments: dict[str, Any], emit: 
             make_new=False,
         ).file
     except NotFound as error:
-        await reporter.item(unchecked("network", error.message, error.hint))
-        return
+        await reporter.item(skipped("network", error.message, error.hint))
+        return None
     except ShoalError as error:
         failure = failure_of(error)
-        await reporter.item(failed("network", failure.message, failure.hint))
-        return
-    await reporter.item(fine("network", file.network.name))
-    async with _client(file) as (dht, channels):
-        nodes = _examine_nodes(dht, channels, file.bootstrap, has_contacts=False)
-        await _report(reporter, [("bootstrap", nodes)])
-        await reporter.item(judge_clock(dht.clock_offsets_ms()))
+        await reporter.item(problem("network", failure.message, failure.hint))
+        return None
+    await reporter.item(ok("network", file.network.name))
+    return file
 
 
 @asynccontextmanager
@@ -159,9 +168,9 @@ async def _client(file: NetworkFile) -> AsyncIterator[tuple[DhtNode, ChannelPool
 def _no_peer(home: Home) -> CheckView:
     pid = home.running_pid()
     if pid is None:
-        return unchecked("peer", "no peer runs in this home", "`shoal join` starts one")
+        return skipped("peer", "no peer runs in this home", "`shoal join` starts one")
     remedy = f"it may be just starting or leaving; else end it: kill {pid}"
-    return failed("peer", f"process {pid} has this home, but does not answer", remedy)
+    return problem("peer", f"process {pid} has this home, but does not answer", remedy)
 
 
 async def _examine_home(home: Home) -> list[CheckView]:
@@ -177,10 +186,10 @@ def _look_at_home(home: Home) -> list[CheckView]:
         config = load_config(home.config_path)
     except ShoalError as error:
         failure = failure_of(error)
-        checks.append(failed("config", failure.message, failure.hint))
+        checks.append(problem("config", failure.message, failure.hint))
     else:
         exists = home.config_path.exists()
-        checks.append(fine("config", str(home.config_path) if exists else "defaults"))
+        checks.append(ok("config", str(home.config_path) if exists else "defaults"))
     return [*checks, judge_disk(spaces(home), free_bytes_min=config.disk.free_bytes_min)]
 
 
@@ -199,7 +208,7 @@ async def _examine_nodes(
 ) -> list[CheckView]:
     if not nodes:
         remedy = "`shoal invite` names the peer that prints it"
-        return [unchecked("bootstrap", "this network names no bootstrap node", remedy)]
+        return [skipped("bootstrap", "this network names no bootstrap node", remedy)]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(probe_node(dht, channels, node)) for node in nodes[:NODES_MAX]]
     found = [each for task in tasks for each in task.result()]
@@ -221,7 +230,7 @@ async def _within(name: str, check: Check) -> list[CheckView]:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             return await check
     except TimeoutError:
-        return [unchecked(name, f"took longer than {CHECK_TIMEOUT_S:g} s")]
+        return [skipped(name, f"took longer than {CHECK_TIMEOUT_S:g} s")]
     except ShoalError as error:
         failure = failure_of(error)
-        return [failed(name, failure.message, failure.hint)]
+        return [problem(name, failure.message, failure.hint)]

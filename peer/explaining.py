@@ -170,7 +170,7 @@ class Explaining:
     async def _reach(self, peer_id: bytes, hints: Sequence[Address]) -> Reach:
         """Find a publisher as a download would: over UDP first, then over TLS."""
         if peer_id == self._core.identity.peer_id:
-            return Reach(True, trouble="")
+            return Reach(True)
         try:
             async with asyncio.timeout(REACH_TIMEOUT_S):
                 located = await self._core.locate(peer_id, hints)
