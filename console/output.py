@@ -249,6 +249,8 @@ def _for_people(command: str, name: str, value: object) -> str | None:
 def _put(fields: Fields) -> list[str]:
     stored = int(fields["stored_on"])
     where = f"found through {plural(stored, 'other peer')}" if stored else "known only here so far"
+    if fields.get("closest"):
+        where += f", read back from {fields['found_on']} of the {fields['closest']} closest"
     return [
         f"{escape(fields['name'])}  {human_size(fields['size'])}  {where}",
         f"  {fields['content_id']}",

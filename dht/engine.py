@@ -32,6 +32,7 @@ from dht.placing import Placer
 from dht.protocol import ShoalProtocol, room_bytes
 from dht.publishing import Publisher
 from dht.reachability import Reach, Reachability
+from dht.readback import ReadBack
 from dht.reads import Reader
 from dht.records import Kind, PeerPayload, Record, decode_payload
 from dht.routing import Table, contacts_from_rows
@@ -93,6 +94,7 @@ class Engine:
         self.on_reach: Callable[[Reach], None] | None = None
         self._build_tables()
         self._build_wire()
+        self._build_reading()
         self._build_work()
 
     # Life
@@ -265,7 +267,7 @@ class Engine:
             on_stranger=self._on_stock_stranger,
         )
 
-    def _build_work(self) -> None:
+    def _build_reading(self) -> None:
         self.runner = LookupRunner(
             self.table,
             self.config,
@@ -285,6 +287,16 @@ class Engine:
             spawn=self._spawn,
             drops=self.drops,
         )
+        self.read_back = ReadBack(
+            self.caller,
+            self.runner,
+            self.table,
+            self.own.network.network_id,
+            self.config,
+            wall_ms=self.now_ms,
+        )
+
+    def _build_work(self) -> None:
         self.publisher = Publisher(
             self.caller,
             self.reader,

@@ -25,6 +25,7 @@ from dht.figures import Durations
 from dht.lookup import Goal
 from dht.publishing import PublishReport
 from dht.reachability import Reach
+from dht.readback import Confirmed, Sought
 from dht.reads import WordRead
 from dht.records import (
     ContentPayload,
@@ -35,16 +36,19 @@ from dht.records import (
     PeerPayload,
     Record,
     content_key,
+    key_of,
+    kind_of,
     mail_key,
     name_key,
     nickname_key,
     peer_key,
+    sub_key_of,
 )
 from dht.running import candidate_of
 from dht.schedule import PublishSchedule
 from dht.searching import search_hits_of
 from dht.self_view import SelfView
-from dht.storage import RecordStore, StorageLimits
+from dht.storage import RecordStore, StorageLimits, entry_id
 from dht.tracing import Trace
 from dht.upkeep import DhtPersistence
 from dht.views import ContactView, Found, SearchHit, found_of, search_hits
@@ -54,6 +58,7 @@ from identity.keys import Identity
 from identity.network import BootstrapNode, Network
 
 __all__ = [
+    "Confirmed",
     "ContactView",
     "DhtConfig",
     "DhtNode",
@@ -70,6 +75,7 @@ FAREWELL_TIMEOUT_S = 0.75
 AWAY_TIMEOUT_S = 1.5
 """How long a leaving peer waits until its own record says so at its storers."""
 LEAVE_TIMEOUT_S = 4.0
+READ_BACK_TIMEOUT_S = 2.0
 LEAVING_WAVES = ((Kind.NAME, Kind.MAIL), (Kind.CONTENT,), (Kind.WORD,))
 
 
@@ -197,6 +203,46 @@ class DhtNode:
         report = await self._engine.publisher.publish(payloads, expires_ms=expires_ms)
         self._engine.upkeep.planned()
         return report
+
+    async def read_back(
+        self, payloads: Sequence[Payload], report: PublishReport
+    ) -> list[Confirmed | None]:
+        """Look whether what was just published is found over another way; see `dht.readback`.
+
+        None for a record that nobody acknowledged, for a word that is in its shard as well, and
+        for all of them when it takes too long. What a storer acknowledged and does not have is due
+        again.
+        """
+        sought: dict[int, Sought] = {}
+        for number, storers in enumerate(report.storers):
+            payload = payloads[number]
+            if storers and not self.schedule.shards_of([payload]):
+                sought[number] = self._sought(payload, storers)
+        confirmed: list[Confirmed | None] = [None] * len(payloads)
+        try:
+            async with asyncio.timeout(READ_BACK_TIMEOUT_S):
+                seen = await self._engine.read_back.look(list(sought.values()))
+        except TimeoutError:
+            return confirmed
+        for (number, each), found in zip(sought.items(), seen, strict=True):
+            missing = found.missing_from(each.storers)
+            confirmed[number] = Confirmed(len(found.holders), len(found.asked), len(missing))
+            if missing:
+                draft_id = self.schedule.draft_id_of(payloads[number])
+                self.schedule.lost(draft_id, now_ms=self.now_ms())
+                self._engine.upkeep.planned()
+        return confirmed
+
+    def _sought(self, payload: Payload, storers: frozenset[bytes]) -> Sought:
+        public_key = self._own.identity.public_key
+        key, kind = key_of(self.network.network_id, payload, public_key), kind_of(payload)
+        return Sought(
+            key,
+            kind,
+            entry_id(key, kind, public_key, sub_key_of(payload)),
+            self.schedule.sequence_of(self.schedule.draft_id_of(payload)),
+            storers,
+        )
 
     async def plan(self, payloads: Sequence[Payload]) -> None:
         """Have records published when they are due: at once those that are new or changed.

@@ -52,6 +52,8 @@ class PublishReport:
     """Distinct other peers that acknowledged each payload's record with a signature."""
     stored_here: tuple[bool, ...]
     """Whether we keep the record ourselves, being among the closest."""
+    storers: tuple[frozenset[bytes], ...] = ()
+    """Who acknowledged each; left out of the report on more than SWEEP_DRAFTS_MAX payloads."""
 
     @property
     def stored_on_min(self) -> int:
@@ -153,17 +155,21 @@ class Publisher:
         """Publish drafts of the schedule now and report on them in the order given."""
         acknowledged: dict[bytes, int] = {}
         here: set[bytes] = set()
+        storers: dict[bytes, frozenset[bytes]] = {}
         in_order = self._schedule.in_order(draft_ids)
         for start in range(0, len(in_order), SWEEP_DRAFTS_MAX):
             some = in_order[start : start + SWEEP_DRAFTS_MAX]
             drafts = self._schedule.take(some, now_ms=self._wall_ms())
             for outcome in await self._send(drafts, urgent=True):
                 acknowledged[outcome.draft.draft_id] = len(outcome.storers)
+                if len(draft_ids) <= SWEEP_DRAFTS_MAX:
+                    storers[outcome.draft.draft_id] = frozenset(outcome.storers)
                 if outcome.here:
                     here.add(outcome.draft.draft_id)
         return PublishReport(
             tuple(acknowledged.get(draft_id, 0) for draft_id in draft_ids),
             tuple(draft_id in here for draft_id in draft_ids),
+            tuple(storers.get(draft_id, frozenset()) for draft_id in draft_ids) if storers else (),
         )
 
     async def withdraw(self, draft_ids: Sequence[bytes]) -> PublishReport:

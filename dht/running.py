@@ -51,14 +51,20 @@ class LookupRunner:
         self.durations = Durations()
 
     def begin(
-        self, target: bytes, goal: Goal, linger_s: float, trace: Trace | None = None
+        self,
+        target: bytes,
+        goal: Goal,
+        linger_s: float,
+        trace: Trace | None = None,
+        *,
+        seeds: Sequence[Candidate] = (),
     ) -> Lookup:
-        """Make a lookup that starts from the closest contacts of the table."""
+        """Make a lookup that starts from these, else from the closest contacts of the table."""
         now = self._clock()
         self._table.looked_up(target, now)
         limits = self._config.lookup
         soft_s = self.expected_s()
-        seeds = self.seeds(target)
+        seeds = seeds or self.seeds(target)
         if trace is not None:
             trace(Began(tuple(seeds), now))
         return Lookup(

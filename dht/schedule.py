@@ -410,6 +410,11 @@ class PublishSchedule:
         if plan is not None:
             self._set_due(plan, now_ms)
 
+    def sequence_of(self, draft_id: bytes) -> int:
+        """Return the sequence with which a draft was handed out last."""
+        plan = self._plans.get(draft_id)
+        return 0 if plan is None else plan.sequence
+
     def reachable(self, *, now_ms: int) -> None:
         """Report the first contact after being alone: what failed is due now."""
         for plan in self._plans.values():

@@ -134,7 +134,12 @@ def entry_id_of(record: Record) -> bytes:
 
     A hash mixes publishers, so that a page that is cut off favours nobody's public key.
     """
-    parts = (record.key, bytes([record.kind]), record.public_key, record.sub_key)
+    return entry_id(record.key, record.kind, record.public_key, record.sub_key)
+
+
+def entry_id(key: bytes, kind: Kind, public_key: bytes, sub_key: bytes) -> bytes:
+    """Hash an identity; see `entry_id_of`."""
+    parts = (key, bytes([kind]), public_key, sub_key)
     return hashlib.sha256(length_prefixed(*parts)).digest()[:ENTRY_ID_BYTES]
 
 

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import math
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from identity.errors import InvalidPeerId, ShoalError
 from identity.keys import parse_peer_id, show_peer_id
 from identity.network import BootstrapNode
 from peer.arguments import Arguments
+from peer.catalog import Share
 from peer.contacts import Pin
 from peer.core import Core
 from peer.doctor import Doctor
@@ -30,7 +32,7 @@ from peer.home import STDOUT_PREFIX
 from peer.presence import Presence
 from peer.reporting import Emit, Reporter
 from peer.sending import Sending
-from peer.sharing import Sharing, why_changed
+from peer.sharing import Published, Sharing, why_changed
 from peer.views import (
     ContactView,
     FoundView,
@@ -49,6 +51,10 @@ from transfer.manifest import show_content_id
 from transfer.partial import part_path_for
 
 NICKNAME_BYTES_MAX = 64
+PUT_GROUP_MAX = 256
+"""Files of one `put` whose records are published together."""
+PUT_GROUP_S = 2.0
+"""After so long a group is published, though there are more files to hash."""
 LOOKUPS_MAX = 16
 """Of one command at a time."""
 
@@ -246,8 +252,7 @@ class Commands:
         if name is not None and len(paths) > 1:
             raise BadInput("--as names one file, but several are given")
         if recipient is None:
-            for path in paths:
-                await self._put_one(path, name, reporter)
+            await self._put_all(paths, name, reporter)
             return
         peer_id = await self._presence.resolve(recipient)
         for path in paths:
@@ -261,26 +266,62 @@ class Commands:
                 via=arguments.texts("via"),
             )
 
-    async def _put_one(self, path: Path, name: str | None, reporter: Reporter) -> None:
+    async def _put_all(self, paths: list[Path], name: str | None, reporter: Reporter) -> None:
+        """Offer files in groups, whose records are published together; results as they come."""
+        group: dict[str, Share] = {}
+        began = time.monotonic()
+        try:
+            for path in paths:
+                share = await self._hash(path, name, reporter)
+                is_late = time.monotonic() - began > PUT_GROUP_S
+                if group and (share.name in group or is_late or len(group) >= PUT_GROUP_MAX):
+                    await self._offer(group, reporter)
+                    began = time.monotonic()
+                group[share.name] = share
+        except ShoalError:
+            if group:  # what came before a file that cannot be shared is shared all the same
+                await self._offer(group, reporter)
+            raise
+        await self._offer(group, reporter)
+
+    async def _hash(self, path: Path, name: str | None, reporter: Reporter) -> Share:
         async with reporter.progressing() as tell:
 
             def progress(done_bytes: int, size_bytes: int) -> None:
                 tell(Progress(name or path.name, "hashing", done_bytes, size_bytes))
 
-            published = await self._sharing.put(path, name, progress)
-        share = published.share
+            return await self._sharing.hash(path, name, progress)
+
+    async def _offer(self, group: dict[str, Share], reporter: Reporter) -> None:
+        """Offer and publish a group, and tell of each of its files; the group is empty then."""
+        shares = list(group.values())
+        group.clear()
+        published = await self._sharing.offer_all(shares)
+        if any(each.stored_on == 0 for each in published):
+            await self._explain_unstored(reporter)
+        for each in published:
+            await self._tell_put(each, reporter)
+
+    async def _tell_put(self, published: Published, reporter: Reporter) -> None:
+        share, weakest = published.share, published.weakest
         if published.replaced is not None:
             await reporter.note(
                 f"{share.name!r} meant {published.replaced} here until now; that is withdrawn"
             )
-        if published.stored_on == 0:
-            await self._explain_unstored(reporter)
+        if published.missing:
+            await reporter.note(
+                f"{published.missing} of the peers that acknowledged records of {share.name!r}"
+                " do not have them",
+                hint="they are published again; `shoal explain NAME` shows who has what",
+            )
         await reporter.result(
             PutView(
                 share.name,
                 share.size_bytes,
                 show_content_id(share.content_id),
                 published.stored_on,
+                None if weakest is None else weakest.found_on,
+                None if weakest is None else weakest.closest,
             )
         )
 

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dht.node import Confirmed, PublishReport
 from dht.records import ContentPayload, NamePayload, Payload, WordPayload
 from dht.words import indexed_words
 from identity.address import Address
@@ -24,6 +25,9 @@ from peer.errors import BadInput, NotFound
 from transfer.hashing import Fingerprint, HashedFile, hash_file
 from transfer.manifest import show_content_id
 from transfer.names import check_name
+
+READ_BACK_RECORDS_MAX = 48
+"""Records of one put that are read back: all of some ten files, else an even sample."""
 
 HashProgress = Callable[[int, int], None]
 
@@ -38,6 +42,18 @@ class Published:
     stored_on: int
     replaced: str | None = None
     """The content id that the name meant at this peer before, when it was another."""
+    confirmed: Sequence[Confirmed] = ()
+    """What reading its records back showed: of all of them, or of a sample."""
+
+    @property
+    def weakest(self) -> Confirmed | None:
+        """The record that was found on the fewest peers."""
+        return min(self.confirmed, key=lambda each: each.found_on, default=None)
+
+    @property
+    def missing(self) -> int:
+        """How many peers acknowledged a record and do not have it, at most of one record."""
+        return max((each.missing for each in self.confirmed), default=0)
 
 
 class Sharing:
@@ -58,38 +74,72 @@ class Sharing:
 
         Raises BadInput, UnsafeName, SourceUnreadable, SourceChanged, FileTooLarge.
         """
+        [published] = await self.offer_all([await self.hash(path, name, on_progress)])
+        return published
+
+    async def hash(
+        self, path: Path, name: str | None, on_progress: HashProgress | None = None
+    ) -> Share:
+        """Hash a file for `offer_all`; raises what `put` raises."""
         shown = check_name(unicodedata.normalize("NFC", path.name if name is None else name))
         check_source(path)
-        hashed = await hash_file(path, on_progress)
-        return await self.offer(path, shown, hashed)
+        return share_of(path, shown, await hash_file(path, on_progress))
 
     async def offer(self, path: Path, name: str, hashed: HashedFile) -> Published:
         """Offer a file whose manifest is known already, and publish it."""
-        manifest, fingerprint = hashed.manifest, hashed.fingerprint
-        share = Share(
-            name=name,
-            path=path,
-            content_id=manifest.content_id,
-            size_bytes=manifest.size_bytes,
-            mtime_ns=fingerprint.mtime_ns,
-            inode=fingerprint.inode,
-            manifest=manifest.encode(),
-        )
-        before = self._core.catalog.share(name)
-        replaced = before is not None and before.content_id != share.content_id
-        self._core.catalog.add_share(share)
-        if before is not None and replaced:
-            await self._core.dht.withdraw(self._payloads_to_withdraw(before))
+        [published] = await self.offer_all([share_of(path, name, hashed)])
+        return published
+
+    async def offer_all(self, shares: Sequence[Share]) -> list[Published]:
+        """Offer files of distinct names, and publish their records together."""
+        replaced: list[Share | None] = []
+        for share in shares:
+            before = self._core.catalog.share(share.name)
+            is_other = before is not None and before.content_id != share.content_id
+            replaced.append(before if is_other else None)
+            self._core.catalog.add_share(share)
+            if before is not None and is_other:
+                await self._core.dht.withdraw(self._payloads_to_withdraw(before))
+            await asyncio.sleep(0)
+        payloads = [self.payloads(share) for share in shares]
+        flat = [payload for some in payloads for payload in some]
         try:
-            report = await self._core.dht.publish(self.payloads(share))
+            report = await self._core.dht.publish(flat)
         except ShoalError:
-            self._core.catalog.remove_share(share)
+            for share in shares:
+                self._core.catalog.remove_share(share)
             raise
-        return Published(
-            share,
-            report.stored_on_min,
-            show_content_id(before.content_id) if before is not None and replaced else None,
+        confirmed = await self._read_back(flat, report)
+        published: list[Published] = []
+        place = 0
+        for share, before, some in zip(shares, replaced, payloads, strict=True):
+            there = slice(place, place + len(some))
+            place += len(some)
+            published.append(
+                Published(
+                    share,
+                    min(report.stored_on[there]),
+                    None if before is None else show_content_id(before.content_id),
+                    [each for each in confirmed[there] if each is not None],
+                )
+            )
+        return published
+
+    async def _read_back(
+        self, payloads: Sequence[Payload], report: PublishReport
+    ) -> list[Confirmed | None]:
+        """Read records back: all of a few files, an even sample of many."""
+        step = -(-len(payloads) // READ_BACK_RECORDS_MAX)
+        some = range(0, len(payloads), step)
+        sample = PublishReport(
+            tuple(report.stored_on[each] for each in some),
+            tuple(report.stored_here[each] for each in some),
+            tuple(report.storers[each] for each in some) if report.storers else (),
         )
+        confirmed: list[Confirmed | None] = [None] * len(payloads)
+        sampled = [payloads[each] for each in some]
+        confirmed[::step] = await self._core.dht.read_back(sampled, sample)
+        return confirmed
 
     async def unshare(self, name: str) -> Share:
         """Stop offering a name and withdraw its records; raises NotFound."""
@@ -158,6 +208,20 @@ class Sharing:
             if not (isinstance(payload, ContentPayload) and still)
             and not (isinstance(payload, NamePayload | WordPayload) and names_it)
         ]
+
+
+def share_of(path: Path, name: str, hashed: HashedFile) -> Share:
+    """The share of a file that was hashed."""
+    manifest, fingerprint = hashed.manifest, hashed.fingerprint
+    return Share(
+        name=name,
+        path=path,
+        content_id=manifest.content_id,
+        size_bytes=manifest.size_bytes,
+        mtime_ns=fingerprint.mtime_ns,
+        inode=fingerprint.inode,
+        manifest=manifest.encode(),
+    )
 
 
 def check_source(path: Path) -> None:

@@ -75,12 +75,18 @@ class GetView:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PutView:
-    """A file put; ``stored_on`` counts other peers that acknowledged its records."""
+    """A file put; ``stored_on`` counts other peers that acknowledged its records.
+
+    Read back over another way, they are on ``found_on`` of the ``closest`` peers to their keys that
+    were asked: the figures of the record that is on the fewest. None where none was read back.
+    """
 
     name: str
     size: int
     content_id: str
     stored_on: int
+    found_on: int | None = None
+    closest: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -288,7 +288,7 @@ def test_json_fields_are_those_of_the_contract(tmp_path: Path) -> None:
         status = {"id", "nickname", "address", "network", "pid", "peers_active"}
         listed = {"name", "size", "content_id", "holders"}
         fields = {
-            "put": (put, {"name", "size", "content_id", "stored_on"}),
+            "put": (put, {"name", "size", "content_id", "stored_on", "found_on", "closest"}),
             "sent": (sent, {"delivery_id", "name", "state", "held_by", "expires"}),
             "search": (bob.json("search", "fields"), listed),
             "get": (
