@@ -5,6 +5,7 @@ in a reply. Must not know records, the publish schedule, or what the lookup is f
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import assert_never
 from dht import wire
 from dht.config import DhtConfig
 from dht.contacts import Contact
-from dht.errors import BadAnswer, BadMessage, DhtError
+from dht.errors import BadAnswer, BadMessage, DhtError, NotListening
 from dht.figures import Durations
 from dht.hints import unpack_contact
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, Wait
@@ -133,42 +134,87 @@ class LookupRunner:
         Requests are tasks of the node, not of the lookup: one that is still unanswered at the end
         runs on until its own timeout, so that a dead contact is found out, and nobody waits.
         """
-        wake = asyncio.Event()
         if trace is not None:
             ask = _traced(ask, trace, self._clock)
+        await _Drive(lookup, ask, on_late, self._clock, self._spawn).to_the_end()
+        self._end(lookup, trace)
 
-        async def call(candidate: Candidate) -> None:
-            try:
-                found = await ask(candidate)
-                if lookup.is_done and on_late is not None:
-                    await on_late(candidate)
-                lookup.on_reply(candidate.peer_id, found, self._clock(), candidate.address)
-            except BadAnswer:
-                lookup.on_bad(candidate.peer_id, self._clock())
-            except DhtError:
-                lookup.on_failure(candidate.peer_id, self._clock(), candidate.address)
-            finally:
-                wake.set()
+    def _end(self, lookup: Lookup, trace: Trace | None) -> None:
+        """Note what a lookup that is done leaves behind."""
+        now = self._clock()
+        for late in lookup.late():  # the next lookup does not wait for them again
+            self._patience.silent(late.address, now=now)
+        if lookup.goal is not Goal.REFRESH:  # nobody waits for those
+            self.durations.add(now - lookup.started)
+        if trace is not None:
+            closest = tuple(each.peer_id for each in lookup.closest())
+            trace(Ended(now, closest, tuple(lookup.passed_over())))
 
-        while True:
-            wake.clear()
-            step = lookup.next(self._clock())
-            match step:
+
+class _Drive:
+    """One lookup under way. Each answer takes it on at once: no task is woken up for it."""
+
+    def __init__(
+        self,
+        lookup: Lookup,
+        ask: AskCandidate,
+        on_late: OnLate | None,
+        clock: Callable[[], float],
+        spawn: Spawn,
+    ) -> None:
+        self._lookup = lookup
+        self._ask = ask
+        self._on_late = on_late
+        self._clock = clock
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def to_the_end(self) -> None:
+        """Return when the lookup is done; NotListening when the node closes first."""
+        self._advance()
+        try:
+            await self._ended
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._ended.done() and not self._ended.cancelled():
+                self._ended.exception()  # read, should we be cancelled just as the node closes
+
+    def _advance(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        while not self._ended.done():
+            match self._lookup.next(self._clock()):
                 case Ask(candidate):
-                    self._spawn(call(candidate))
+                    try:
+                        self._spawn(self._call(candidate))
+                    except NotListening as error:
+                        self._ended.set_exception(error)
                 case Wait(until_s):
-                    await wait_until(wake, until_s - self._clock())
-                case Done():
-                    for late in lookup.late():  # the next lookup does not wait for them again
-                        self._patience.silent(late.address, now=self._clock())
-                    if lookup.goal is not Goal.REFRESH:  # nobody waits for those
-                        self.durations.add(self._clock() - lookup.started)
-                    if trace is not None:
-                        closest = tuple(each.peer_id for each in lookup.closest())
-                        trace(Ended(self._clock(), closest, tuple(lookup.passed_over())))
+                    if until_s < math.inf:
+                        wait_s = max(0.0, until_s - self._clock())
+                        self._timer = self._loop.call_later(wait_s, self._advance)
                     return
-                case _:
+                case Done():
+                    self._ended.set_result(None)
+                case step:
                     assert_never(step)
+
+    async def _call(self, candidate: Candidate) -> None:
+        lookup, peer_id, address = self._lookup, candidate.peer_id, candidate.address
+        try:
+            found = await self._ask(candidate)
+            if lookup.is_done and self._on_late is not None:
+                await self._on_late(candidate)
+            lookup.on_reply(peer_id, found, self._clock(), address)
+        except BadAnswer:
+            lookup.on_bad(peer_id, self._clock())
+        except DhtError:
+            lookup.on_failure(peer_id, self._clock(), address)
+        finally:
+            self._advance()
 
 
 def _traced(ask: AskCandidate, trace: Trace, clock: Callable[[], float]) -> AskCandidate:

@@ -17,9 +17,9 @@ class StockSystem:
     uses_uvloop = True
 
     def __init__(self) -> None:
-        # It warns of each lost request, thousands where nodes are silent.
+        # It tells of each lost request, thousands where nodes are silent.
         for logger in ("rpcudp", "kademlia"):
-            logging.getLogger(logger).setLevel(logging.ERROR)
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
 
     def version(self) -> str:
         """The versions of the package and of its datagram layer."""
