@@ -44,10 +44,10 @@ class Plan:
     layout: Layout = field(default_factory=Layout)
     settle_s: float = 2.0
     """Left to every system between joining and the first store."""
-    items: int = 150
+    items: int = 120
     stores_hz: float = 25.0
     gets_hz: float = 40.0
-    flood_s: float = 3.0
+    flood_s: float = 2.0
     """How long gets are made as fast as they go."""
     concurrency: int = 16
     """Gets at once in that phase."""
@@ -207,15 +207,20 @@ def _plan_of(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
+def parser() -> argparse.ArgumentParser:
+    """Build what reads the command line."""
     parser = argparse.ArgumentParser(prog="bench.dht", description=__doc__)
     parser.add_argument("--systems", default=",".join(NAMES), help="which, with commas between")
     parser.add_argument("--nodes", type=int, default=Layout().nodes)
     parser.add_argument("--items", type=int, default=Plan().items)
     parser.add_argument("--repetitions", type=int, default=Plan().repetitions)
     parser.add_argument("--json", type=Path, help="write all figures of all repetitions here")
-    arguments = parser.parse_args(given)
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    arguments = parser().parse_args(given)
     plan = _plan_of(arguments)
     results = run_all(plan)
     print(show(plan, results))

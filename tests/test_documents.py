@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 import cli
+from bench.dht import parser as bench_parser
 from console.command_line import EXAMPLES
 from console.output import COLUMNS
 from peer import views
@@ -103,6 +104,7 @@ def test_options_in_the_documents_exist() -> None:
     for _, command in commands(cli.shoal):
         known |= options(command)
     known |= set(simulation_parser(all_scenarios())._option_string_actions)
+    known |= set(bench_parser()._option_string_actions)
     told = [
         (document, option)
         for document in DOCUMENTS
