@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dht.records import DAY_MS, Payload, Record, sign_record
+from dht.records import DAY_MS, Payload, Record, encode_payload, kind_of, sign_record
 from identity.keys import Identity
 
 
@@ -28,6 +28,8 @@ class ScheduleConfig:
     """The longest pause between retries."""
     in_flight_ms_max: int = 60_000
     """A draft without a report for so long is due again."""
+    hold_ms: int = 600_000
+    """A draft held for a long publish is due by itself after this."""
     stale_pause_ms: int = 60_000
     """A storer's claim of a newer sequence is heeded once in this time for each draft."""
     sequence_ahead_ms_max: int = 366 * DAY_MS
@@ -89,4 +91,45 @@ def sign_draft(identity: Identity, network_id: bytes, draft: Draft) -> Record:
         issued_ms=draft.issued_ms,
         expires_ms=draft.expires_ms,
         withdrawn=draft.withdrawn,
+    )
+
+
+class Plan(msgspec.Struct, gc=False):
+    """The state behind a draft; `until_ms` is a given expiry or the end of a withdrawal.
+
+    Neither plans nor payloads are the garbage collector's business: it would go through hundreds
+    of thousands of them, and keep the event loop for as long.
+    """
+
+    draft_id: bytes
+    key: bytes
+    payload: Payload
+    sequence: int = 0
+    due_ms: int = 0
+    until_ms: int | None = None
+    failures: int = 0
+    withdrawn: bool = False
+    stale_ms: int | None = None
+    again: bool = False
+    issued_ms: int = 0
+    in_flight: bool = False
+
+
+def is_over(plan: Plan, now_ms: int) -> bool:
+    """Tell whether a draft has come to its given end."""
+    return plan.until_ms is not None and plan.until_ms <= now_ms
+
+
+def row_of(plan: Plan) -> ScheduleRow:
+    """Give the row that a shell persists."""
+    return ScheduleRow(
+        plan.draft_id,
+        kind_of(plan.payload),
+        encode_payload(plan.payload),
+        plan.sequence,
+        plan.due_ms,
+        plan.until_ms,
+        plan.failures,
+        plan.withdrawn,
+        plan.issued_ms,
     )

@@ -63,7 +63,7 @@ Word = Annotated[str, msgspec.Meta(min_length=1, max_length=WORD_BYTES_MAX)]
 Shard = Annotated[int, msgspec.Meta(ge=0, le=WORD_SHARDS)]
 
 
-class NamePayload(msgspec.Struct, frozen=True, array_like=True):
+class NamePayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A holder offers this content under this filename; no addresses: see its `peer` record."""
 
     filename: Filename
@@ -72,14 +72,14 @@ class NamePayload(msgspec.Struct, frozen=True, array_like=True):
     addresses: Addresses = ()
 
 
-class ContentPayload(msgspec.Struct, frozen=True, array_like=True):
+class ContentPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A holder has this content, whole or in part."""
 
     content_id: Digest32
     addresses: Addresses = ()
 
 
-class WordPayload(msgspec.Struct, frozen=True, array_like=True):
+class WordPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A filename holds this word; under the word's own key, or in one of its shards."""
 
     word: Word
@@ -89,7 +89,7 @@ class WordPayload(msgspec.Struct, frozen=True, array_like=True):
     shard: Shard = 0
 
 
-class PeerPayload(msgspec.Struct, frozen=True, array_like=True):
+class PeerPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a peer is and how to seal for it; `under_nickname` picks which of its two keys."""
 
     nickname: Nickname
@@ -99,7 +99,7 @@ class PeerPayload(msgspec.Struct, frozen=True, array_like=True):
     under_nickname: bool = False
 
 
-class MailPayload(msgspec.Struct, frozen=True, array_like=True):
+class MailPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The publisher keeps mail for this recipient."""
 
     recipient: Id20

@@ -11,7 +11,7 @@ that answers later is sent the records all the same, and its acknowledgement rea
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
@@ -136,19 +136,31 @@ class Publisher:
         self, payloads: Sequence[Payload], *, expires_ms: int | None = None
     ) -> PublishReport:
         """Plan payloads and publish them now; BadRecord or ScheduleFull when they are not fit."""
-        return await self.publish_planned(await self.plan(payloads, expires_ms=expires_ms))
+        planned = await self.plan(payloads, expires_ms=expires_ms, hold=True)
+        return await self.publish_planned(planned)
 
     async def plan(
-        self, payloads: Sequence[Payload], *, expires_ms: int | None = None, urgent: bool = True
+        self,
+        payloads: Sequence[Payload],
+        *,
+        expires_ms: int | None = None,
+        urgent: bool = True,
+        hold: bool = False,
     ) -> list[bytes]:
-        """Plan payloads and return their drafts' ids; BadRecord or ScheduleFull."""
+        """Plan payloads and return their drafts' ids; BadRecord or ScheduleFull.
+
+        With `hold` no sweep takes them: they are about to be published.
+        """
         planned: list[bytes] = []
         async for some in turns(payloads, PLAN_TURN):
             now_ms = self._wall_ms()
-            planned += [
+            new = [
                 self._schedule.add(each, now_ms=now_ms, expires_ms=expires_ms, urgent=urgent)
                 for each in some
             ]
+            if hold:
+                self._schedule.hold(new, now_ms=now_ms)
+            planned += new
         return planned
 
     async def publish_planned(self, draft_ids: Sequence[bytes]) -> PublishReport:
@@ -156,9 +168,7 @@ class Publisher:
         acknowledged: dict[bytes, int] = {}
         here: set[bytes] = set()
         storers: dict[bytes, frozenset[bytes]] = {}
-        in_order = self._schedule.in_order(draft_ids)
-        for start in range(0, len(in_order), SWEEP_DRAFTS_MAX):
-            some = in_order[start : start + SWEEP_DRAFTS_MAX]
+        async for some in self._windows(draft_ids):
             drafts = self._schedule.take(some, now_ms=self._wall_ms())
             for outcome in await self._send(drafts, urgent=True):
                 acknowledged[outcome.draft.draft_id] = len(outcome.storers)
@@ -172,10 +182,29 @@ class Publisher:
             tuple(storers.get(draft_id, frozenset()) for draft_id in draft_ids) if storers else (),
         )
 
+    async def _windows(self, draft_ids: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:
+        """Cut drafts into runs of neighbouring keys, each small enough to be on its way at once."""
+        by_first_byte: dict[int, list[bytes]] = {}
+        async for some in turns(draft_ids, NOTE_TURN):
+            for draft_id in some:
+                key = self._schedule.key_of(draft_id)
+                if key is not None:
+                    by_first_byte.setdefault(key[0], []).append(draft_id)
+        window: list[bytes] = []
+        for first_byte in sorted(by_first_byte):
+            window += by_first_byte[first_byte]
+            while len(window) > SWEEP_DRAFTS_MAX:
+                yield window[:SWEEP_DRAFTS_MAX]
+                del window[:SWEEP_DRAFTS_MAX]
+        if window:
+            yield window
+
     async def withdraw(self, draft_ids: Sequence[bytes]) -> PublishReport:
         """Publish tombstones of drafts of the schedule."""
         async for some in turns(draft_ids, NOTE_TURN):
-            self._schedule.withdraw_drafts(some, now_ms=self._wall_ms())
+            now_ms = self._wall_ms()
+            self._schedule.withdraw_drafts(some, now_ms=now_ms)
+            self._schedule.hold(some, now_ms=now_ms)
         return await self.publish_planned(draft_ids)
 
     async def tell(
@@ -189,11 +218,14 @@ class Publisher:
             await self._send_all(sends, at_most_s=at_most_s)
             await self._report(outcomes)
 
-    async def sweep(self) -> int:
-        """Publish what is due, a bounded part of it, and return how many drafts that was."""
-        drafts = self._schedule.due(self._wall_ms(), SWEEP_DRAFTS_MAX)
-        await self._send(drafts)
-        return len(drafts)
+    async def sweep(self) -> bool:
+        """Publish a bounded part of what is due; False when nothing was."""
+        now_ms = self._wall_ms()
+        if not self._schedule.has_due(now_ms):
+            return False
+        await self._send(self._schedule.due(now_ms, SWEEP_DRAFTS_MAX))
+        await asyncio.sleep(0)
+        return True
 
     async def hand_over(self, candidate: Candidate, records: Sequence[Record]) -> Receipt | None:
         """Store records on one peer, long sets over gRPC where that works; None when it fails.

@@ -116,7 +116,7 @@ _NO_SIGNATURE = bytes(SIGNATURE_BYTES)
 Signature64 = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A signed statement; its identity is (key, kind, public key, sub-key)."""
 
     version: int

@@ -26,9 +26,17 @@ import heapq
 import itertools
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from dht.drafts import Draft, ScheduleChanges, ScheduleConfig, ScheduleRow, sign_draft
+from dht.drafts import (
+    Draft,
+    Plan,
+    ScheduleChanges,
+    ScheduleConfig,
+    ScheduleRow,
+    is_over,
+    row_of,
+    sign_draft,
+)
 from dht.errors import BadRecord, ScheduleFull
 from dht.records import (
     CLOCK_AHEAD_MAX_MS,
@@ -61,26 +69,10 @@ LEAVING_KINDS = (Kind.NAME, Kind.CONTENT, Kind.WORD, Kind.MAIL)
 BACKOFF_DOUBLINGS_MAX = 16
 DUE_SLACK_MAX = 1_024
 """Outdated entries that the queue of due times may hold beside those that count."""
+LOOK_MAX = 8_192
+"""Drafts that one call looks through for due ones, so that it takes some milliseconds."""
 SORTED_SHARE = 8
 """Up to this fraction of all drafts, sorting those wanted is cheaper than going through all."""
-
-
-@dataclass(slots=True)
-class _Plan:
-    """The state behind a draft; `until_ms` is a given expiry or the end of a withdrawal."""
-
-    draft_id: bytes
-    key: bytes
-    payload: Payload
-    sequence: int = 0
-    due_ms: int = 0
-    until_ms: int | None = None
-    failures: int = 0
-    withdrawn: bool = False
-    stale_ms: int | None = None
-    again: bool = False
-    issued_ms: int = 0
-    in_flight: bool = False
 
 
 class PublishSchedule:
@@ -97,7 +89,7 @@ class PublishSchedule:
         self._public_key = public_key
         self._rng = rng
         self._config = config or ScheduleConfig()
-        self._plans: dict[bytes, _Plan] = {}
+        self._plans: dict[bytes, Plan] = {}
         # (key, draft id) in order: a sweep visits neighbouring keys, which have the same storers.
         self._order: list[tuple[bytes, bytes]] = []
         self._swept: tuple[bytes, bytes] = (b"", b"")
@@ -198,30 +190,30 @@ class PublishSchedule:
             plan.payload for plan in plans if not plan.withdrawn and kind_of(plan.payload) in kinds
         ]
 
-    def _plan_for(self, payload: Payload) -> _Plan:
+    def _plan_for(self, payload: Payload) -> Plan:
         draft_id = self.draft_id_of(payload)
         plan = self._plans.get(draft_id)
         if plan is None:
             key = key_of(self._network_id, payload, self._public_key)
-            plan = _Plan(draft_id, key, payload)
+            plan = Plan(draft_id, key, payload)
             self._insert(plan)
         return plan
 
-    def _insert(self, plan: _Plan) -> None:
+    def _insert(self, plan: Plan) -> None:
         if len(self._plans) >= self._config.drafts_max:
             raise ScheduleFull
         self._plans[plan.draft_id] = plan
         self._deleted.pop(plan.draft_id, None)
         bisect.insort(self._order, (plan.key, plan.draft_id))
 
-    def _withdraw(self, plan: _Plan, now_ms: int) -> None:
+    def _withdraw(self, plan: Plan, now_ms: int) -> None:
         self._set_end(plan, now_ms + LIFETIME_MS[kind_of(plan.payload)])
         plan.payload = identifying(plan.payload)
         plan.withdrawn = True
         plan.failures = 0
         self._set_due(plan, now_ms)
 
-    def _set_due(self, plan: _Plan, due_ms: int) -> None:
+    def _set_due(self, plan: Plan, due_ms: int) -> None:
         plan.due_ms = due_ms
         plan.in_flight = False
         self._changed[plan.draft_id] = None
@@ -230,7 +222,7 @@ class PublishSchedule:
             self._due = [(each.due_ms, each.draft_id) for each in self._plans.values()]
             heapq.heapify(self._due)
 
-    def _set_end(self, plan: _Plan, until_ms: int | None) -> None:
+    def _set_end(self, plan: Plan, until_ms: int | None) -> None:
         plan.until_ms = until_ms
         if until_ms is None:
             return
@@ -259,18 +251,38 @@ class PublishSchedule:
         stopped, so that failing drafts on low keys starve nobody.
         """
         self._forget_ended(now_ms)
-        next_ms = self.next_due_ms()
-        if next_ms is None or not self._is_due(next_ms, now_ms):
+        if not self.has_due(now_ms):
             return []
         start = bisect.bisect_right(self._order, self._swept)
         # Keys below the last one swept come in the next call: each call is one ordered run.
         drafts = self._take(range(start, len(self._order)), now_ms, limit)
-        return drafts or self._take(range(start), now_ms, limit)
+        if drafts or len(self._order) - start > LOOK_MAX:
+            return drafts
+        self._swept = (b"", b"")
+        return self._take(range(start), now_ms, limit)
+
+    def has_due(self, now_ms: int) -> bool:
+        """Tell whether something is due, though `due` may have to be called again to find it."""
+        next_ms = self.next_due_ms()
+        return next_ms is not None and self._is_due(next_ms, now_ms)
+
+    def hold(self, draft_ids: Iterable[bytes], *, now_ms: int) -> None:
+        """Leave drafts to whoever is about to `take` them: no sweep hands them out meanwhile."""
+        for draft_id in draft_ids:
+            plan = self._plans.get(draft_id)
+            if plan is not None:
+                self._set_due(plan, now_ms + self._config.hold_ms)
+                plan.in_flight = True
+
+    def key_of(self, draft_id: bytes) -> bytes | None:
+        """Return the key of a draft, None for an unknown one."""
+        plan = self._plans.get(draft_id)
+        return None if plan is None else plan.key
 
     def take(self, draft_ids: Iterable[bytes], *, now_ms: int) -> list[Draft]:
         """Hand out these drafts now, due or not, in key order: for a publish somebody waits on."""
         plans = [self._plans[draft_id] for draft_id in self.in_order(draft_ids)]
-        return [self._hand_out(plan, now_ms) for plan in plans if not _is_over(plan, now_ms)]
+        return [self._hand_out(plan, now_ms) for plan in plans if not is_over(plan, now_ms)]
 
     def in_order(self, draft_ids: Iterable[bytes]) -> list[bytes]:
         """Return the known ones of these drafts in the order of their keys, each once."""
@@ -283,17 +295,17 @@ class PublishSchedule:
 
     def _take(self, places: range, now_ms: int, limit: int) -> list[Draft]:
         drafts: list[Draft] = []
-        for number in places:
+        for number in places[:LOOK_MAX]:
             if len(drafts) == limit:
                 break
             place = self._order[number]
             plan = self._plans[place[1]]
             if self._is_due(plan.due_ms, now_ms) or self._goes_along(plan, now_ms):
                 drafts.append(self._hand_out(plan, now_ms))
-                self._swept = place
+            self._swept = place
         return drafts
 
-    def _goes_along(self, plan: _Plan, now_ms: int) -> bool:
+    def _goes_along(self, plan: Plan, now_ms: int) -> bool:
         """Take along what was stored and is to be republished soon; retries keep their pauses."""
         soon = plan.due_ms <= now_ms + self._config.along_ms
         return soon and not plan.in_flight and not plan.failures
@@ -302,7 +314,7 @@ class PublishSchedule:
         """Take a due time beyond anything we plan as due: it was set by a clock that was ahead."""
         return not now_ms < due_ms <= now_ms + 2 * self._config.republish_ms_max
 
-    def _hand_out(self, plan: _Plan, now_ms: int) -> Draft:
+    def _hand_out(self, plan: Plan, now_ms: int) -> Draft:
         plan.sequence = min(max(now_ms, plan.sequence + 1), INTEGER_MAX)
         plan.again = False
         self._set_due(plan, now_ms + self._config.in_flight_ms_max)
@@ -332,7 +344,7 @@ class PublishSchedule:
             if plan is not None and plan.until_ms == until_ms:
                 self._forget(plan)
 
-    def _forget(self, plan: _Plan) -> None:
+    def _forget(self, plan: Plan) -> None:
         del self._plans[plan.draft_id]
         del self._order[bisect.bisect_left(self._order, (plan.key, plan.draft_id))]
         self._changed.pop(plan.draft_id, None)
@@ -430,7 +442,7 @@ class PublishSchedule:
 
     def rows(self) -> list[ScheduleRow]:
         """Give out all drafts to be persisted, in the order of keys."""
-        return [_row_of(self._plans[draft_id]) for _, draft_id in self._order]
+        return [row_of(self._plans[draft_id]) for _, draft_id in self._order]
 
     def take_changes(self, limit: int | None = None) -> ScheduleChanges:
         """Give out what changed since the last calls, once; `limit` rows of each kind at most."""
@@ -440,7 +452,7 @@ class PublishSchedule:
             del self._changed[draft_id]
         for draft_id in deleted:
             del self._deleted[draft_id]
-        return ScheduleChanges(tuple(_row_of(self._plans[each]) for each in changed), deleted)
+        return ScheduleChanges(tuple(row_of(self._plans[each]) for each in changed), deleted)
 
     def load(self, rows: Iterable[ScheduleRow]) -> int:
         """Take back persisted drafts and return how many were good; due times stay as they were."""
@@ -458,14 +470,14 @@ class PublishSchedule:
             loaded += 1
         return loaded
 
-    def _plan_of(self, row: ScheduleRow) -> _Plan | None:
+    def _plan_of(self, row: ScheduleRow) -> Plan | None:
         try:
             payload = decode_payload(Kind(row.kind), row.payload)
         except (BadRecord, ValueError):
             return None
         if row.draft_id != self.draft_id_of(payload) or not 0 <= row.sequence <= INTEGER_MAX:
             return None
-        return _Plan(
+        return Plan(
             draft_id=row.draft_id,
             key=key_of(self._network_id, payload, self._public_key),
             payload=payload,
@@ -474,21 +486,3 @@ class PublishSchedule:
             withdrawn=row.withdrawn,
             issued_ms=min(max(0, row.issued_ms), INTEGER_MAX),
         )
-
-
-def _is_over(plan: _Plan, now_ms: int) -> bool:
-    return plan.until_ms is not None and plan.until_ms <= now_ms
-
-
-def _row_of(plan: _Plan) -> ScheduleRow:
-    return ScheduleRow(
-        plan.draft_id,
-        kind_of(plan.payload),
-        encode_payload(plan.payload),
-        plan.sequence,
-        plan.due_ms,
-        plan.until_ms,
-        plan.failures,
-        plan.withdrawn,
-        plan.issued_ms,
-    )

@@ -95,7 +95,7 @@ class Page:
     cursor: bytes
 
 
-class SavedRecord(msgspec.Struct, frozen=True, array_like=True):
+class SavedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One stored record as a shell persists it; `entry_id` is its row's key."""
 
     entry_id: bytes

@@ -16,7 +16,7 @@ PLAN_TURN = 64
 """Drafts planned in one turn, at 0.05 ms each."""
 NOTE_TURN = 512
 """Reports noted, or storers chosen, in one turn."""
-SAVE_TURN = 1_000
+SAVE_TURN = 400
 """Rows given to the disk in one turn."""
 
 

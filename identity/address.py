@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9
 _PORT = re.compile(r"[0-9]{1,5}")
 
 
-class Address(msgspec.Struct, frozen=True, order=True, array_like=True):
+class Address(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """Where a peer listens. Decoding checks lengths and range only; `parse` checks the host too."""
 
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=HOST_CHARS_MAX)]

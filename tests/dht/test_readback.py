@@ -33,8 +33,8 @@ async def test_storer_that_acknowledged_and_kept_nothing_is_found_out_and_sent_i
         payloads = file_payloads()
         report = await nodes[0].publish(payloads)
         assert set(report.stored_on) == {3}
-        liar.store = honest
         confirmed = await nodes[0].read_back(payloads, report)
+        liar.store = honest  # before the sweep, and not before: others hand it records as well
         assert [(each.found_on, each.closest, each.missing) for each in confirmed] == [
             (2, 3, 1)
         ] * len(payloads)

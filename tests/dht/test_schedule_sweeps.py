@@ -1,7 +1,9 @@
 """The schedule over long times: what is swept together, and tombstones that last."""
 
+import gc
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,6 +107,51 @@ def test_queue_of_due_times_stays_bounded_under_endless_changes() -> None:
     assert len(schedule._due) <= DUE_SLACK_MAX + 3
     assert len(schedule._ends) <= DUE_SLACK_MAX + 3
     assert schedule.next_due_ms() == NOW_MS
+
+
+def test_what_is_held_for_a_publish_is_handed_out_by_no_sweep_until_that_is_given_up() -> None:
+    schedule = make_schedule()
+    held = schedule.add(NAME, now_ms=NOW_MS)
+    schedule.hold([held, b"?" * 20], now_ms=NOW_MS)
+    assert schedule.due(NOW_MS + 1, 10) == []
+    assert only(schedule.take([held], now_ms=NOW_MS + 1)).draft_id == held
+    schedule.hold([held], now_ms=NOW_MS)
+    assert only(schedule.due(NOW_MS + ScheduleConfig().hold_ms, 10)).draft_id == held
+
+
+@pytest.mark.parametrize("swept", range(0, 40, 7))
+def test_one_due_draft_among_many_is_found_in_short_looks(
+    swept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = stored_schedule(40)
+    monkeypatch.setattr("dht.schedule.LOOK_MAX", 6)
+    rows = schedule.rows()
+    for wanted in rows[::9]:
+        schedule.lost(rows[swept].draft_id, now_ms=NOW_MS + HOUR_MS)
+        while schedule.has_due(NOW_MS + HOUR_MS):
+            for draft in schedule.due(NOW_MS + HOUR_MS, 100):
+                schedule.stored(draft.draft_id, 1, now_ms=NOW_MS + HOUR_MS)
+        schedule.lost(wanted.draft_id, now_ms=NOW_MS + HOUR_MS)
+        found: list[bytes] = []
+        looks = 0
+        while schedule.has_due(NOW_MS + HOUR_MS):
+            found += [draft.draft_id for draft in schedule.due(NOW_MS + HOUR_MS, 100)]
+            looks += 1
+        assert found == [wanted.draft_id]
+        assert looks <= 40 // 6 + 2
+
+
+def test_drafts_are_none_of_the_garbage_collectors_business() -> None:
+    gc.collect()
+    before = len(gc.get_objects())
+    schedule = make_schedule()
+    for number in range(2_000):
+        draft_id = schedule.add(
+            NamePayload(f"{number}.txt", number.to_bytes(32, "big"), 5, (HERE,)), now_ms=NOW_MS
+        )
+        schedule.stored(draft_id, 1, now_ms=NOW_MS)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 500
 
 
 # --- tombstones ---------------------------------------------------------------------------------
