@@ -12,7 +12,7 @@ from simulation.scenario import Options, Scenario
 from simulation.world import World, WorldConfig
 
 IDLE_S = 3_600.0
-SETTLE_S = 600.0
+SETTLE_S = 3_600.0
 """Joining is over long before; what comes of it (greetings, hand-over) is not idleness."""
 DATAGRAMS_MAX_HZ = 0.1
 NAMES = 50

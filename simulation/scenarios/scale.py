@@ -5,7 +5,6 @@ by some peers and read by others. A hop is a referral: 1 means that the closest 
 contact of the reader itself.
 """
 
-import gc
 import math
 from collections.abc import Awaitable
 
@@ -37,7 +36,6 @@ async def run(options: Options) -> Report:
     measured = []
     for peers in _sizes(options.peers):
         measured.append((peers, *await _measure(options, peers)))
-        gc.collect()  # the last network's peers know each other in circles
     report.table(
         "Lookups",
         ("peers", "log2 n", "hops mean", "hops max", "requests mean", "datagrams mean", "found %"),
