@@ -86,14 +86,18 @@ async def publish(world: World, holder: Peer, name: str) -> PublishResult:
     return PublishResult(offer, took_s, report.stored_on_min, holder.port.sent - sent)
 
 
-async def read(world: World, reader: Peer, offer: Offer) -> ReadResult:
-    """Let a peer read a name to the end, and time it."""
+async def read(world: World, reader: Peer, offer: Offer, *, is_watched: bool = True) -> ReadResult:
+    """Let a peer read a name to the end, and time it.
+
+    A watched read follows the pages of all storers: where a name has many records, time reads that
+    nobody watches. They have no first record, requests and hops.
+    """
     node = reader.running
     key = offer.key
     watch = _Watch(world.now)
     known = frozenset(each.peer_id for each in node.engine.table.contacts())
     before, sent = world.now(), reader.port.sent
-    hits = await node.read(key, (Kind.NAME,), trace=watch)
+    hits = await node.read(key, (Kind.NAME,), trace=watch if is_watched else None)
     took_s = world.now() - before
     account = watch.recorder.account()
     return ReadResult(

@@ -253,4 +253,4 @@ def _report(options: Options, hours: float, churn: _Churn) -> Report:
     return report
 
 
-SCENARIO = Scenario("churn", "peers come and go for 36 hours", 1_000, 30, run)
+SCENARIO = Scenario("churn", "peers come and go for 36 hours", 1_000, 24, run)

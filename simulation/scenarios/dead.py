@@ -11,9 +11,9 @@ from simulation.scenario import Options, Scenario
 from simulation.world import World, WorldConfig
 
 SILENT_SHARE = 0.2
-NAMES = 500
-READS = 2_000
-PUBLISHES = 500
+NAMES = 300
+READS = 1_000
+PUBLISHES = 300
 SMALL_DIVISOR = 10
 GAP_S = 0.1
 BEFORE_GAP_S = 0.25
@@ -93,4 +93,4 @@ def _plot(gets: list[float], firsts: list[float], puts: list[float]) -> Plot:
     )
 
 
-SCENARIO = Scenario("dead", "gets and publishes while 20% are silent", 10_000, 100, run)
+SCENARIO = Scenario("dead", "gets and publishes while 20% are silent", 10_000, 60, run)

@@ -64,4 +64,4 @@ async def run(options: Options) -> Report:
     return report
 
 
-SCENARIO = Scenario("idle", "traffic of a network in which nothing happens", 100, 40, run)
+SCENARIO = Scenario("idle", "traffic of a network in which nothing happens", 100, 30, run)

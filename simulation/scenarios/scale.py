@@ -24,7 +24,7 @@ from simulation.world import World, WorldConfig
 
 NAMES = 200
 READS = 1_000
-SMALL_DIVISOR = 5
+SMALL_DIVISOR = 10
 GAP_S = 0.25
 FIRST_PEERS = 100
 STEP = 10
@@ -33,9 +33,7 @@ STEP = 10
 async def run(options: Options) -> Report:
     """Grow each network, publish, read, and compare."""
     report = Report()
-    measured = []
-    for peers in _sizes(options.peers):
-        measured.append((peers, *await _measure(options, peers)))
+    measured = [(peers, *await _measure(options, peers)) for peers in _sizes(options.peers)]
     report.table(
         "Lookups",
         ("peers", "log2 n", "hops mean", "hops max", "requests mean", "datagrams mean", "found %"),
@@ -156,5 +154,5 @@ async def _measure(options: Options, peers: int) -> tuple[list[PublishResult], l
 
 
 SCENARIO = Scenario(
-    "scale", "hops, messages and times of lookups by size of the network", 10_000, 100, run
+    "scale", "hops, messages and times of lookups by size of the network", 10_000, 60, run
 )

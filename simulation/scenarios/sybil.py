@@ -27,13 +27,13 @@ from simulation.scenario import Options, Scenario
 from simulation.world import Peer, World, WorldConfig
 
 SYBILS = 2_000
-SMALL_SYBILS = 60
+SMALL_SYBILS = 32
 BLOCKS = 8
 SWEPT_BLOCKS = (12, 16, 20, 24)
 """Beside BLOCKS. There are k = 20 storers: with as many blocks the attacker has all of them."""
 SMALL_SWEPT_BLOCKS = (32,)
 READS = 400
-SMALL_READS = 30
+SMALL_READS = 20
 READ_GAP_S = 0.1
 CANDIDATE_NAMES = 32
 """The attacker takes the name that costs the least to attack."""
@@ -207,5 +207,5 @@ async def _read(world: World, key: bytes, holder: Peer, leaver: Peer, reader: Pe
 
 
 SCENARIO = Scenario(
-    "sybil", "2,000 Sybils against one name", 500, 50, run, has_real_signatures=True
+    "sybil", "2,000 Sybils against one name", 500, 36, run, has_real_signatures=True
 )

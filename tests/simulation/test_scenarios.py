@@ -22,7 +22,7 @@ def test_short_run_reaches_its_figures(name: str, capsys: pytest.CaptureFixture[
 
 def run_apart(seed: int, hash_seed: int) -> bytes:
     """Run a short scenario in a process of its own, with another order of hashes."""
-    command = [sys.executable, "-m", "simulation", "flash", "--small", "--peers", "30"]
+    command = [sys.executable, "-m", "simulation", "flash", "--small", "--peers", "26"]
     done = subprocess.run(
         [*command, "--seed", str(seed)],
         cwd=ROOT,
