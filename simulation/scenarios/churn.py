@@ -33,6 +33,7 @@ GONE_SHARE = 0.02
 """Kills after which the peer never returns."""
 NAMES_SHARE = 0.4
 """Names a peer of the network; each has one holder, so that nobody stands in for it."""
+NAMES_MIN = 30
 READ_GAP_S = 10.0
 SMALL_READ_GAP_S = 20.0
 SETTLED_S = 60.0
@@ -189,7 +190,8 @@ async def run(options: Options) -> Report:
     config = WorldConfig(options.seed, WEATHER, NODE, is_persistent=True)
     world = await World.grown(config, options.peers)
     rng = world.random("scenario")
-    holders = rng.choices(world.peers[ENTRIES_COUNT:], k=round(NAMES_SHARE * options.peers))
+    count = max(NAMES_MIN, round(NAMES_SHARE * options.peers))
+    holders = rng.choices(world.peers[ENTRIES_COUNT:], k=count)
     names = [_Name(f"file {number}.dat", holder) for number, holder in enumerate(holders)]
     churn = _Churn(world, names, SMALL_READ_GAP_S if options.is_small else READ_GAP_S)
     await churn.run(hours)
@@ -253,4 +255,4 @@ def _report(options: Options, hours: float, churn: _Churn) -> Report:
     return report
 
 
-SCENARIO = Scenario("churn", "peers come and go for 36 hours", 1_000, 24, run)
+SCENARIO = Scenario("churn", "peers come and go for 36 hours", 1_000, 26, run)
