@@ -19,8 +19,8 @@ IMPATIENT = replace(
     CONFIG,
     lookup=LookupConfig(k=COPIES),
     table=TableConfig(failures_max=1, failures_replaced_max=1, failure_spacing_s=0.0),
-    resend_s=0.1,
-    call_timeout_s=0.3,
+    resend_s=0.5,
+    call_timeout_s=1.5,  # a busy machine answers within it, and one test waits it out
 )
 PAYLOADS = [ContentPayload(number.to_bytes(32, "big")) for number in range(30)]
 
