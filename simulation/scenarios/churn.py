@@ -10,19 +10,19 @@ nothing that has expired, or whose withdrawal was acknowledged before the read b
 """
 
 import asyncio
+import dataclasses
 import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from dht.config import DhtConfig
 from dht.errors import DhtError
 from dht.records import Kind
 from simulation.measuring import Offer, milliseconds, publish, share
 from simulation.network import Weather
 from simulation.report import Curve, Plot, Report, mean
 from simulation.scenario import Options, Scenario
-from simulation.world import ENTRIES_COUNT, Peer, World, WorldConfig
+from simulation.world import ENTRIES_COUNT, NODE, Peer, World, WorldConfig
 
 HOURS = 36.0
 SMALL_HOURS = 3.0
@@ -43,7 +43,7 @@ WITHDRAWN_S = 5.0
 FOUND_LIMIT = 99.9
 WEATHER = Weather(loss=0.005, duplication=0.002, overtaking=0.01)
 # A flush costs real time for each peer and says nothing to others: a kill loses a minute of it.
-NODE = DhtConfig(flush_s=60.0, bootstrap_retry_min_s=30.0)
+CHURN_NODE = dataclasses.replace(NODE, flush_s=60.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -187,7 +187,7 @@ def _exponential(rng: random.Random, median_s: float) -> float:
 async def run(options: Options) -> Report:
     """Let peers come and go, read meanwhile, and count."""
     hours = SMALL_HOURS if options.is_small else HOURS
-    config = WorldConfig(options.seed, WEATHER, NODE, is_persistent=True)
+    config = WorldConfig(options.seed, WEATHER, CHURN_NODE, is_persistent=True)
     world = await World.grown(config, options.peers)
     rng = world.random("scenario")
     count = max(NAMES_MIN, round(NAMES_SHARE * options.peers))

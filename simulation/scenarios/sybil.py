@@ -10,6 +10,7 @@ distrust of those who name peers that do not answer. How far the defences carry 
 number of blocks that the attacker has.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from simulation.adversary import Gang, SybilKind, grind
 from simulation.measuring import milliseconds, paced, publish, share
 from simulation.report import Cell, Curve, Plot, Report
 from simulation.scenario import Options, Scenario
-from simulation.world import Peer, World, WorldConfig
+from simulation.world import NODE, Peer, World, WorldConfig
 
 SYBILS = 2_000
 SMALL_SYBILS = 32
@@ -44,7 +45,7 @@ GREET_GAP_S = 0.1
 RIGHT_LIMIT = 99.0
 UNLIMITED = 1_000_000
 
-DEFENDED = DhtConfig()
+DEFENDED = NODE
 
 
 def undefended() -> DhtConfig:
@@ -54,7 +55,8 @@ def undefended() -> DhtConfig:
         block_failures_max=UNLIMITED,
         teller_failures_max=UNLIMITED,
     )
-    return DhtConfig(table=TableConfig(block_contacts_max=UNLIMITED), lookup=lookup)
+    table = TableConfig(block_contacts_max=UNLIMITED)
+    return dataclasses.replace(NODE, table=table, lookup=lookup)
 
 
 @dataclass(frozen=True, slots=True)
