@@ -115,9 +115,11 @@ class Regions:
 
     def _needed(self, target: int, chosen: Sequence[int]) -> int:
         """Tell up to which distance nobody unknown may be, so that the choice is right."""
-        if len(chosen) >= self._k and self._is_spread([self._peers[each] for each in chosen]):
-            return (chosen[-1] ^ target) + 1
-        return 1 << ID_BITS
+        return (chosen[-1] ^ target) + 1 if self._is_full(chosen) else 1 << ID_BITS
+
+    def _is_full(self, chosen: Sequence[int]) -> bool:
+        """Tell whether all k places went to peers within their block's share."""
+        return len(chosen) >= self._k and self._is_spread([self._peers[each] for each in chosen])
 
     # Choosing
 
@@ -177,6 +179,8 @@ class Regions:
         """Tell whether an unasked peer could be chosen in place of one farther off."""
         if not self._crowded_ids:
             return False
+        if not self._is_full(chosen):
+            return True  # the places that are left are theirs, whatever their block
         bits = (size - 1).bit_length()
         blocks = [(number ^ target, self._peers[number].address.block) for number in chosen]
         for place in _within(self._crowded_ids, target, bits):

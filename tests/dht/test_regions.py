@@ -137,6 +137,23 @@ def test_it_still_is_after_peers_went_and_were_found_gone(
         assert known is None or tuple(known) == left.closest(key)
 
 
+def test_who_was_crowded_out_may_fill_the_place_of_one_that_vanished() -> None:
+    top = ID_BITS - 6
+    away, first, crowded = (
+        peer_at(0, "10.0.0.1"),
+        peer_at(1, "8.8.1.1"),
+        peer_at(1 << top, "8.8.1.1"),
+    )
+    far = (peer_at(32 << top, "10.0.0.1"), peer_at(48 << top, "10.0.0.1"))
+    world = World(4, (away, first, crowded, *far))
+    regions = Regions(world.k)
+    for target in (0, 16 << top):
+        regions.learn(world.survey(target))
+    assert regions.closest(key_of(0)) == [away, first, *far]
+    regions.vanished(away.peer_id)
+    assert regions.closest(key_of(0)) is None, "a lookup would take the crowded one as well"
+
+
 @given(ids, st.integers(1, SPACE))
 def test_a_ball_is_cut_into_aligned_blocks_of_its_size(target: int, size: int) -> None:
     blocks = list(_ball(target, size))
