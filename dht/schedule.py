@@ -69,7 +69,7 @@ LEAVING_KINDS = (Kind.NAME, Kind.CONTENT, Kind.WORD, Kind.MAIL)
 BACKOFF_DOUBLINGS_MAX = 16
 DUE_SLACK_MAX = 1_024
 """Outdated entries that the queue of due times may hold beside those that count."""
-LOOK_MAX = 8_192
+LOOK_MAX = 2_048
 """Drafts that one call looks through for due ones, so that it takes some milliseconds."""
 SORTED_SHARE = 8
 """Up to this fraction of all drafts, sorting those wanted is cheaper than going through all."""

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dht.records import NICKNAME_BYTES_MAX
 from identity.errors import InvalidPeerId, ShoalError
 from identity.keys import parse_peer_id, show_peer_id
 from identity.network import BootstrapNode
@@ -50,7 +51,6 @@ from transfer.hashing import HashedFile
 from transfer.manifest import show_content_id
 from transfer.partial import part_path_for
 
-NICKNAME_BYTES_MAX = 64
 PUT_GROUP_MAX = 256
 """Files of one `put` whose records are published together."""
 PUT_GROUP_S = 2.0

@@ -8,6 +8,7 @@ record, ready. Leave: records withdrawn, running work ended, everything saved.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import time
@@ -88,6 +89,7 @@ async def run_peer(options: JoinOptions, observer: Observer) -> int:
         peer = Peer(home, config, choice, options, observer)
         try:
             await peer.start()
+            gc.freeze()  # a full collection need not go through all modules while others wait
             await peer.stay()
         finally:
             await peer.stop()
