@@ -7,7 +7,7 @@ SOURCES := cli.py bench console dht identity peer queueing rpc simulation transf
 # Two workers, since the test machines have two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate bench-publish fuzz
+.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate bench-publish bench-queueing fuzz
 
 help:
 	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
@@ -17,6 +17,7 @@ help:
 	@echo "make fuzz   a million random and mutated datagrams, then the decoders under coverage; ten minutes"
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
 	@echo "make bench-publish  what publishing 10,000 files on 100 peers costs, some minutes"
+	@echo "make bench-queueing  deliveries beside bare pika and plain gRPC uploads, some minutes"
 
 setup: $(STAMP)
 
@@ -66,6 +67,10 @@ simulate: $(BENCH_STAMP)
 # What publishing 10,000 files in a network of 100 peers costs; BENCH="--files 1000" and the like.
 bench-publish: $(STAMP)
 	@$(BIN)/python -m bench.publish $(BENCH)
+
+# Deliveries beside bare pika, plain gRPC uploads and get; starts a private RabbitMQ of its own.
+bench-queueing: $(STAMP)
+	@$(BIN)/python -m bench.queueing $(BENCH)
 
 # Hashes, and no registry's address: the lock says what, the machine's configuration says from where.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

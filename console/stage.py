@@ -80,7 +80,18 @@ class Actor:
         self.address = words[2]
         return self.address
 
-    def run(self, *arguments: str, allowed: Sequence[int] = (0,)) -> Done:
+    @property
+    def pid(self) -> int:
+        """The process id of the running peer."""
+        assert self._process is not None
+        return self._process.pid
+
+    def run(
+        self,
+        *arguments: str,
+        allowed: Sequence[int] = (0,),
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> Done:
         """Run a command in this peer's folder, with --json; any other exit code is a failure."""
         line = f"{self.name}$ shoal {shlex.join(arguments)}"
         began = time.monotonic()
@@ -91,11 +102,11 @@ class Actor:
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=COMMAND_TIMEOUT_S,
+                timeout=timeout_s,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise DemoFailed(f"{line}: no end after {COMMAND_TIMEOUT_S:.0f} s") from error
+            raise DemoFailed(f"{line}: no end after {timeout_s:.0f} s") from error
         seconds = time.monotonic() - began
         if done.returncode not in allowed:
             words = done.stderr.decode(errors="replace").strip()
