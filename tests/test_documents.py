@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 import cli
-from bench.dht import parser as bench_parser
 from console.command_line import EXAMPLES
 from console.output import COLUMNS
 from peer import views
@@ -99,12 +98,19 @@ def test_files_that_the_documents_link_to_exist() -> None:
     ] == []
 
 
+def options_of_programs(*folders: str) -> set[str]:
+    """The options that benchmarks, tools and long tests add to their parsers."""
+    sources = [path.read_text() for each in folders for path in sorted((ROOT / each).rglob("*.py"))]
+    added = re.compile(r"add_argument\(\s*\"(--[a-z][a-z-]+)\"")
+    return {option for source in sources for option in added.findall(source)}
+
+
 def test_options_in_the_documents_exist() -> None:
     known = options(cli.shoal) | FOREIGN_OPTIONS | {"--help"}
     for _, command in commands(cli.shoal):
         known |= options(command)
     known |= set(simulation_parser(all_scenarios())._option_string_actions)
-    known |= set(bench_parser()._option_string_actions)
+    known |= options_of_programs("bench", "tools", "tests")
     told = [
         (document, option)
         for document in DOCUMENTS
