@@ -23,12 +23,14 @@ class Missing(_message.Message):
     def __init__(self, bitmap: _Optional[bytes] = ...) -> None: ...
 
 class DepositRequest(_message.Message):
-    __slots__ = ("manifest", "frame")
+    __slots__ = ("manifest", "frame", "handed_over")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
+    HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     frame: Frame
-    def __init__(self, manifest: _Optional[bytes] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
+    handed_over: bool
+    def __init__(self, manifest: _Optional[bytes] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., handed_over: _Optional[bool] = ...) -> None: ...
 
 class DepositReply(_message.Message):
     __slots__ = ("missing", "promise")
@@ -153,3 +155,71 @@ class ReturnReply(_message.Message):
     TAKEN_FIELD_NUMBER: _ClassVar[int]
     taken: bool
     def __init__(self, taken: _Optional[bool] = ...) -> None: ...
+
+class Challenge(_message.Message):
+    __slots__ = ("delivery_id", "index")
+    DELIVERY_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    delivery_id: bytes
+    index: int
+    def __init__(self, delivery_id: _Optional[bytes] = ..., index: _Optional[int] = ...) -> None: ...
+
+class AuditRequest(_message.Message):
+    __slots__ = ("nonce", "challenges")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGES_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    challenges: _containers.RepeatedCompositeFieldContainer[Challenge]
+    def __init__(self, nonce: _Optional[bytes] = ..., challenges: _Optional[_Iterable[_Union[Challenge, _Mapping]]] = ...) -> None: ...
+
+class AuditAnswer(_message.Message):
+    __slots__ = ("proof", "receipt", "gone")
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    proof: bytes
+    receipt: bytes
+    gone: bool
+    def __init__(self, proof: _Optional[bytes] = ..., receipt: _Optional[bytes] = ..., gone: _Optional[bool] = ...) -> None: ...
+
+class AuditReply(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[AuditAnswer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[AuditAnswer, _Mapping]]] = ...) -> None: ...
+
+class Ended(_message.Message):
+    __slots__ = ("delivery_id", "receipt")
+    DELIVERY_ID_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    delivery_id: bytes
+    receipt: bytes
+    def __init__(self, delivery_id: _Optional[bytes] = ..., receipt: _Optional[bytes] = ...) -> None: ...
+
+class FarewellRequest(_message.Message):
+    __slots__ = ("ended",)
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    ended: _containers.RepeatedCompositeFieldContainer[Ended]
+    def __init__(self, ended: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ...) -> None: ...
+
+class FarewellReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MovedDelivery(_message.Message):
+    __slots__ = ("delivery_id", "promise")
+    DELIVERY_ID_FIELD_NUMBER: _ClassVar[int]
+    PROMISE_FIELD_NUMBER: _ClassVar[int]
+    delivery_id: bytes
+    promise: bytes
+    def __init__(self, delivery_id: _Optional[bytes] = ..., promise: _Optional[bytes] = ...) -> None: ...
+
+class MovedRequest(_message.Message):
+    __slots__ = ("moved",)
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    moved: _containers.RepeatedCompositeFieldContainer[MovedDelivery]
+    def __init__(self, moved: _Optional[_Iterable[_Union[MovedDelivery, _Mapping]]] = ...) -> None: ...
+
+class MovedReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

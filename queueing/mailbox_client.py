@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from identity.address import Address
 from identity.errors import ShoalError
 from protos import mailbox_pb2 as wire
+from queueing.audit import Answer, Challenge
 from queueing.envelope import OuterManifest, decode_manifest
 from queueing.errors import BadEnvelope, QueueError, Unavailable
 from queueing.frames import Joiner, indexes_of, split
@@ -48,6 +49,17 @@ class Listed:
     created_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a host answered to a deposit."""
+
+    promise: Promise
+    signed: bytes
+    """The promise as the host signed it."""
+    had_it: bool
+    """All chunks were there before."""
+
+
 class Connect(Protocol):
     """Opens (or finds) the pinned channel to a peer; ShoalError when it cannot."""
 
@@ -63,17 +75,26 @@ class MailboxClient:
         self._connect = connect
         self._network_id = network_id
 
-    async def deposit(self, host: Host, manifest: OuterManifest, chunks: ChunkSource) -> Promise:
-        """Deposit what the host lacks and return its checked promise."""
+    async def deposit(
+        self, host: Host, manifest: OuterManifest, chunks: ChunkSource, *, handed_over: bool = False
+    ) -> Kept:
+        """Deposit what the host lacks and return its checked promise.
+
+        `handed_over`: the delivery is another's, and we no longer keep it.
+        """
         channel = await self._open(host)
         call = channel.stream_stream(
             _path("Deposit"), encode, decoder(wire.DepositReply)
         )(timeout=_stream_timeout_s(manifest.sealed_bytes))  # fmt: skip
         try:
             with _failures():
-                await _write(call, wire.DepositRequest(manifest=manifest.encoded))
+                await _write(
+                    call,
+                    wire.DepositRequest(manifest=manifest.encoded, handed_over=handed_over),
+                )
                 reply = await _read(call, wire.DepositReply, "missing")
-                for index in indexes_of(reply.missing.bitmap, manifest.count):
+                missing = indexes_of(reply.missing.bitmap, manifest.count)
+                for index in missing:
                     for frame in split(index, await chunks.read(index)):
                         await _write(call, wire.DepositRequest(frame=frame))
                 await call.done_writing()
@@ -88,7 +109,7 @@ class MailboxClient:
         )
         if promise.until_ms < manifest.expires_ms:
             raise Unavailable("the mailbox promises to keep the delivery for too short a time")
-        return promise
+        return Kept(promise, reply.promise, had_it=not missing)
 
     async def waiting(self, host: Host) -> list[Listed]:
         """Return what the host keeps for us, bounded."""
@@ -164,6 +185,29 @@ class MailboxClient:
         """Hand a receipt directly to the sender; whether it took it."""
         request = wire.ReturnRequest(receipt=receipt)
         return (await self._call(host, "Return", request, wire.ReturnReply)).taken
+
+    async def audit(
+        self, host: Host, nonce: bytes, challenges: Sequence[Challenge]
+    ) -> list[Answer]:
+        """Have a host prove that it has chunks of ours; the answers are unchecked."""
+        asked = [
+            wire.Challenge(delivery_id=each.delivery_id, index=each.index) for each in challenges
+        ]
+        request = wire.AuditRequest(nonce=nonce, challenges=asked)
+        reply = await self._call(host, "Audit", request, wire.AuditReply)
+        if len(reply.answers) != len(challenges):
+            raise BadEnvelope("the host does not answer each challenge")
+        return [Answer(answer.proof, answer.receipt) for answer in reply.answers]
+
+    async def farewell(self, host: Host, ended: Sequence[tuple[bytes, bytes]]) -> None:
+        """Tell a host what became of deliveries: pairs of id and receipt, empty when cancelled."""
+        told = [wire.Ended(delivery_id=each, receipt=receipt) for each, receipt in ended]
+        await self._call(host, "Farewell", wire.FarewellRequest(ended=told), wire.FarewellReply)
+
+    async def moved(self, sender: Host, moved: Sequence[tuple[bytes, bytes]]) -> None:
+        """Tell a sender who keeps its deliveries now: pairs of id and that keeper's promise."""
+        told = [wire.MovedDelivery(delivery_id=each, promise=promise) for each, promise in moved]
+        await self._call(sender, "Moved", wire.MovedRequest(moved=told), wire.MovedReply)
 
     async def _open(self, host: Host) -> grpc.aio.Channel:
         try:

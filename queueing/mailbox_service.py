@@ -1,6 +1,6 @@
 """The Mailbox service: a peer keeps mail for others, and hears of its own.
 
-Owns the handlers of `shoal.v1.Mailbox` over a `Spool`. Who calls is known from the certificate;
+Owns the handlers of `shoal.v1.Mailbox` over a `KeptMail`. Who calls is known from the certificate;
 this module decides who may do what. It knows neither the DHT nor how hosts are found: it reports
 what it holds through callbacks.
 
@@ -20,9 +20,11 @@ from google.protobuf.message import Message
 
 from identity.keys import Identity
 from protos import mailbox_pb2 as wire
+from queueing.audit import NONCE_BYTES, proof_of
 from queueing.envelope import OuterManifest, decode_manifest
 from queueing.errors import (
     BadEnvelope,
+    BadReceipt,
     NoMailbox,
     NotPermitted,
     Refused,
@@ -31,10 +33,19 @@ from queueing.errors import (
     UnknownDelivery,
 )
 from queueing.frames import Joiner, bitmap_of, split
-from queueing.mailbox_wire import IDS_MAX, LISTED_MAX, SERVICE, answering, decoder, encode
+from queueing.kept import KeptMail
+from queueing.mailbox_wire import (
+    CHALLENGES_MAX,
+    ENDED_MAX,
+    IDS_MAX,
+    LISTED_MAX,
+    SERVICE,
+    answering,
+    decoder,
+    encode,
+)
 from queueing.receipt import make_promise
-from queueing.spool import Spool
-from queueing.spool_index import Row
+from queueing.spool_index import Row, Stage
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -55,6 +66,14 @@ class MailboxConfig:
     """A stream that stands still for so long is ended; what was deposited stays for a resume."""
 
 
+async def _heeds_no_moves(_host_id: bytes, _delivery_id: bytes, _promise: bytes) -> None:
+    """Stand for a peer that sends nothing."""
+
+
+async def _tells_no_sender(_manifest: OuterManifest) -> None:
+    """Stand for a host that leaves it to others to tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class MailboxHooks:
     """What the peer wants to decide or hear; all are called on the event loop."""
@@ -67,6 +86,10 @@ class MailboxHooks:
     """This host says that mail waits for us."""
     on_receipt: Callable[[bytes], Awaitable[bool]]
     """A recipient hands us a receipt; whether it is for a delivery of ours and now durable."""
+    on_moved: Callable[[bytes, bytes, bytes], Awaitable[None]] = _heeds_no_moves
+    """This host (peer id) says who keeps a delivery now: its id, and that keeper's promise."""
+    on_taken_over: Callable[[OuterManifest], Awaitable[None]] = _tells_no_sender
+    """A host that leaves handed this delivery over; its sender does not know yet."""
 
 
 class MailboxService:
@@ -74,7 +97,7 @@ class MailboxService:
 
     def __init__(
         self,
-        spool: Spool,
+        spool: KeptMail,
         identity: Identity,
         network_id: bytes,
         caller_id: Callable[[_Context], bytes],
@@ -115,14 +138,17 @@ class MailboxService:
                 "Usage": method(wire.UsageRequest, self._usage),
                 "Nudge": method(wire.NudgeRequest, self._nudge),
                 "Return": method(wire.ReturnRequest, self._return),
+                "Audit": method(wire.AuditRequest, self._audit),
+                "Farewell": method(wire.FarewellRequest, self._farewell),
+                "Moved": method(wire.MovedRequest, self._moved),
             },
         )
 
     async def _deposit(self, _requests: object, context: _Context) -> None:
         caller = self._caller_of_mail(context)
         async with self._stream_slot(caller):
-            manifest = await self._read_manifest(context)
-            self._check_deposit(caller, manifest)
+            manifest, handed_over = await self._read_manifest(context)
+            self._check_deposit(caller, manifest, handed_over=handed_over)
             missing = await self._spool.begin(manifest)
             bitmap = bitmap_of(missing, manifest.count)
             await context.write(wire.DepositReply(missing=wire.Missing(bitmap=bitmap)))
@@ -132,21 +158,26 @@ class MailboxService:
                 self._identity,
                 self._network_id,
                 delivery_id=manifest.delivery_id,
+                made_ms=self._wall_ms(),
                 until_ms=manifest.expires_ms,
             )
+            if handed_over and missing:
+                await self._hooks.on_taken_over(manifest)
             self._hooks.on_held(manifest.recipient, manifest.expires_ms)
             await context.write(wire.DepositReply(promise=promise))
 
-    async def _read_manifest(self, context: _Context) -> OuterManifest:
+    async def _read_manifest(self, context: _Context) -> tuple[OuterManifest, bool]:
         request = await self._read(context)
         if not isinstance(request, wire.DepositRequest) or not request.manifest:
             raise BadEnvelope("a deposit begins with the outer manifest")
-        return decode_manifest(request.manifest)
+        return decode_manifest(request.manifest), request.handed_over
 
-    def _check_deposit(self, caller: bytes, manifest: OuterManifest) -> None:
-        if manifest.sender != caller:
+    def _check_deposit(self, caller: bytes, manifest: OuterManifest, *, handed_over: bool) -> None:
+        # What is handed over is as good as what the sender brings: it signed the manifest, and its
+        # quota is what fills. That it was really the caller's to keep makes no difference.
+        if manifest.sender != caller and not handed_over:
             raise NotPermitted("only the sender deposits a delivery")
-        if not self._hooks.accepts(caller, manifest.recipient):
+        if not self._hooks.accepts(manifest.sender, manifest.recipient):
             raise Refused("this mailbox takes no mail from this sender")
         if manifest.expires_ms - self._wall_ms() > self._config.lifetime_max_ms:
             raise TooLarge("this mailbox does not keep mail for so long")
@@ -253,6 +284,69 @@ class MailboxService:
     async def _return(self, request: wire.ReturnRequest, context: _Context) -> wire.ReturnReply:
         self._caller_id(context)
         return wire.ReturnReply(taken=await self._hooks.on_receipt(request.receipt))
+
+    async def _audit(self, request: wire.AuditRequest, context: _Context) -> wire.AuditReply:
+        """Prove to a sender what is kept for it; others hear that nothing is here."""
+        caller = self._caller_id(context)
+        if len(request.challenges) > CHALLENGES_MAX:
+            raise TooLarge("too many challenges in one call")
+        if len(request.nonce) != NONCE_BYTES:
+            raise BadEnvelope("the nonce has a wrong length")
+        async with self._stream_slot(caller):
+            return wire.AuditReply(
+                answers=[
+                    await self._prove(caller, request.nonce, each) for each in request.challenges
+                ]
+            )
+
+    async def _prove(
+        self, caller: bytes, nonce: bytes, challenge: wire.Challenge
+    ) -> wire.AuditAnswer:
+        delivery_id = challenge.delivery_id
+        row = await self._spool.row(delivery_id)
+        if row is None or row.sender != caller:
+            return wire.AuditAnswer(gone=True)
+        if row.stage is Stage.SETTLED:
+            for receipt in await self._spool.receipts(caller, [delivery_id]):
+                return wire.AuditAnswer(receipt=receipt)
+        manifest = await self._spool.manifest(delivery_id) if row.stage is Stage.HELD else None
+        if manifest is None or challenge.index >= manifest.count:
+            return wire.AuditAnswer(gone=True)
+        try:
+            sealed = await self._spool.read(manifest, challenge.index)
+        except BadEnvelope:
+            return wire.AuditAnswer(gone=True)
+        return wire.AuditAnswer(
+            proof=proof_of(nonce, self._identity.peer_id, delivery_id, challenge.index, sealed)
+        )
+
+    async def _farewell(
+        self, request: wire.FarewellRequest, context: _Context
+    ) -> wire.FarewellReply:
+        """Let go of what has ended; what is not the caller's, or not here, is passed over."""
+        caller = self._caller_id(context)
+        if len(request.ended) > ENDED_MAX:
+            raise TooLarge("too many deliveries in one call")
+        for ended in request.ended:
+            row = await self._spool.row(ended.delivery_id)
+            if row is None or row.sender != caller:
+                continue
+            try:
+                if ended.receipt:
+                    await self._spool.settle(ended.delivery_id, ended.receipt)
+                else:
+                    await self._spool.drop(ended.delivery_id)
+            except (BadReceipt, UnknownDelivery):
+                continue
+        return wire.FarewellReply()
+
+    async def _moved(self, request: wire.MovedRequest, context: _Context) -> wire.MovedReply:
+        caller = self._caller_id(context)
+        if len(request.moved) > ENDED_MAX:
+            raise TooLarge("too many deliveries in one call")
+        for moved in request.moved:
+            await self._hooks.on_moved(caller, moved.delivery_id, moved.promise)
+        return wire.MovedReply()
 
     def _caller_of_mail(self, context: _Context) -> bytes:
         caller = self._caller_id(context)

@@ -31,6 +31,10 @@ IDS_MAX = 256
 """Delivery ids in one Receipts call."""
 LISTED_MAX = 100
 """Deliveries in one page of List."""
+CHALLENGES_MAX = 16
+"""Chunks that one Audit call asks for."""
+ENDED_MAX = 64
+"""Deliveries in one Farewell or Moved call."""
 _DETAILS_MAX = 200
 
 # The first class of a code is what a code becomes; the others are only said with it.

@@ -13,10 +13,10 @@ from queueing.errors import BadReceipt
 
 REASON_BYTES_MAX = 200
 _RECEIPT_MAGIC = b"shoal receipt 1\0"
-_PROMISE_MAGIC = b"shoal promise 1\0"
+_PROMISE_MAGIC = b"shoal promise 2\0"
 # magic, delivery id, seal id, content id, sender, recipient key, outcome, at, reason length
 _RECEIPT = struct.Struct(">16s32s16s32s20s32sBQB")
-_PROMISE = struct.Struct(">16s32s32sQ")  # magic, delivery id, keeper's key, kept until
+_PROMISE = struct.Struct(">16s32s32sQQ")  # magic, delivery id, keeper's key, made at, kept until
 _SIGNATURE_BYTES = 64
 RECEIPT_BYTES_MAX = _RECEIPT.size + REASON_BYTES_MAX + _SIGNATURE_BYTES
 PROMISE_BYTES = _PROMISE.size + _SIGNATURE_BYTES
@@ -56,7 +56,14 @@ class Promise:
 
     delivery_id: bytes
     keeper_key: bytes
+    made_ms: int
+    """By the keeper's clock."""
     until_ms: int
+
+    @property
+    def keeper_id(self) -> bytes:
+        """The keeper's peer id."""
+        return peer_id_of(self.keeper_key)
 
 
 def make_receipt(
@@ -116,25 +123,28 @@ def decode_receipt(data: bytes) -> Receipt:
 
 
 def make_promise(
-    identity: Identity, network_id: bytes, *, delivery_id: bytes, until_ms: int
+    identity: Identity, network_id: bytes, *, delivery_id: bytes, made_ms: int, until_ms: int
 ) -> bytes:
-    """Return this keeper's signed promise to hold a delivery until `until_ms`."""
-    body = _PROMISE.pack(_PROMISE_MAGIC, delivery_id, identity.public_key, until_ms)
+    """Return this keeper's signed and dated promise to hold a delivery until `until_ms`."""
+    body = _PROMISE.pack(_PROMISE_MAGIC, delivery_id, identity.public_key, made_ms, until_ms)
     return body + identity.sign(Purpose.PROMISE, network_id, body)
 
 
 def check_promise(
-    data: bytes, network_id: bytes, *, delivery_id: bytes, keeper_id: bytes
+    data: bytes, network_id: bytes, *, delivery_id: bytes, keeper_id: bytes | None = None
 ) -> Promise:
-    """Return the promise if that keeper signed it for that delivery; else BadReceipt."""
+    """Return the promise if that keeper (None: anybody) signed it for that delivery.
+
+    Else BadReceipt.
+    """
     if len(data) != PROMISE_BYTES:
         raise BadReceipt("the promise has a wrong size")
-    magic, promised_id, keeper_key, until_ms = _PROMISE.unpack_from(data)
+    magic, promised_id, keeper_key, made_ms, until_ms = _PROMISE.unpack_from(data)
     if magic != _PROMISE_MAGIC or promised_id != delivery_id:
         raise BadReceipt("the promise is another delivery's")
     body, signature = data[:-_SIGNATURE_BYTES], data[-_SIGNATURE_BYTES:]
-    if peer_id_of(keeper_key) != keeper_id:
+    if keeper_id not in (None, peer_id_of(keeper_key)):
         raise BadReceipt("the promise is signed by another peer than the keeper")
     if not verify(keeper_key, signature, Purpose.PROMISE, network_id, body):
         raise BadReceipt("the promise's signature is wrong")
-    return Promise(promised_id, keeper_key, until_ms)
+    return Promise(promised_id, keeper_key, made_ms, until_ms)

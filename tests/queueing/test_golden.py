@@ -5,6 +5,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from protos import mailbox_pb2 as wire
+from queueing.audit import proof_of
 from queueing.envelope import OuterManifest, decode_manifest, open_chunk, open_letter, sign_manifest
 from queueing.receipt import Outcome, check_receipt, make_promise, make_receipt
 from queueing.receiver import push_delivery_id
@@ -69,13 +70,16 @@ def test_a_receipt_is_laid_out_as_documented() -> None:
 
 
 def test_a_promise_is_laid_out_as_documented() -> None:
-    promise = make_promise(BOB, NETWORK_ID, delivery_id=b"d" * 32, until_ms=AT_MS)
-    assert promise[:-64] == (
-        b"shoal promise 1\0" + b"d" * 32 + BOB.public_key + AT_MS.to_bytes(8, "big")
+    promise = make_promise(
+        BOB, NETWORK_ID, delivery_id=b"d" * 32, made_ms=AT_MS - 1, until_ms=AT_MS
     )
+    assert promise[:-64] == (
+        b"shoal promise 2\0" + b"d" * 32 + BOB.public_key
+        + (AT_MS - 1).to_bytes(8, "big") + AT_MS.to_bytes(8, "big")
+    )  # fmt: skip
     assert (
         blake3(promise).hexdigest()
-        == "b8a432aa3863ccd6cabe6dc4783b550dfdb6b056b08d45855b237bd3524d81c6"
+        == "e978fb6ab857039407174d8c2adb880889fb9275c54c4df38f267542e8b8d0c5"
     )
 
 
@@ -90,3 +94,34 @@ def test_frames_are_laid_out_as_documented() -> None:
     assert wire.CollectReply(frame=frame).SerializeToString().hex() == "1209080310071a0378797a"
     missing = wire.DepositReply(missing=wire.Missing(bitmap=b"\x05"))
     assert missing.SerializeToString().hex() == "0a030a0105"
+
+
+def test_a_proof_of_storage_is_made_as_documented() -> None:
+    nonce, host, delivery = b"n" * 32, BOB.peer_id, b"d" * 32
+    proof = proof_of(nonce, host, delivery, 7, b"sealed chunk")
+    context = b"".join(
+        len(part).to_bytes(4, "big") + part
+        for part in (b"shoal/audit/1", nonce, host, delivery, b"\0\0\0\x07")
+    )
+    assert proof == blake3(b"sealed chunk", key=blake3(context).digest()).digest()
+    assert proof.hex() == "695289b0b56426fa086e5f0aba5473d09436e4398a13200866ddad8a62ec2187"
+
+
+def test_audits_farewells_and_moves_are_laid_out_as_documented() -> None:
+    challenge = wire.Challenge(delivery_id=b"d" * 2, index=3)
+    audit = wire.AuditRequest(nonce=b"n" * 2, challenges=[challenge])
+    assert audit.SerializeToString().hex() == "0a026e6e12060a0264641003"
+    answers = wire.AuditReply(
+        answers=[
+            wire.AuditAnswer(proof=b"p"),
+            wire.AuditAnswer(receipt=b"r"),
+            wire.AuditAnswer(gone=True),
+        ]
+    )
+    assert answers.SerializeToString().hex() == "0a030a01700a031201720a021801"
+    ended = wire.FarewellRequest(ended=[wire.Ended(delivery_id=b"d", receipt=b"r")])
+    assert ended.SerializeToString().hex() == "0a060a0164120172"
+    moved = wire.MovedRequest(moved=[wire.MovedDelivery(delivery_id=b"d", promise=b"p")])
+    assert moved.SerializeToString().hex() == "0a060a0164120170"
+    handed_over = wire.DepositRequest(manifest=b"m", handed_over=True)
+    assert handed_over.SerializeToString().hex() == "0a016d1801"

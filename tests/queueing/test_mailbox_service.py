@@ -13,6 +13,8 @@ from identity.address import Address
 from identity.keys import Identity
 from identity.tls import make_tls
 from protos import mailbox_pb2 as wire
+from queueing.audit import NONCE_BYTES, Answer, Challenge, proof_of
+from queueing.envelope import OuterManifest
 from queueing.errors import (
     BadEnvelope,
     BadReceipt,
@@ -25,7 +27,7 @@ from queueing.errors import (
 )
 from queueing.mailbox_client import Host, MailboxClient
 from queueing.mailbox_service import MailboxConfig, MailboxHooks, MailboxService
-from queueing.mailbox_wire import IDS_MAX
+from queueing.mailbox_wire import CHALLENGES_MAX, ENDED_MAX, IDS_MAX
 from queueing.receipt import Outcome, make_promise
 from queueing.spool import Spool
 from rpc.caller import caller_of
@@ -60,6 +62,8 @@ class Served:
     held: list[tuple[bytes, int]] = field(default_factory=list)
     nudges: list[bytes] = field(default_factory=list)
     returned: list[bytes] = field(default_factory=list)
+    moves: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+    taken_over: list[bytes] = field(default_factory=list)
 
     def client(self, own: Identity) -> MailboxClient:
         return MailboxClient(self.pool(own).connect, NETWORK_ID)
@@ -73,6 +77,12 @@ class Served:
         self.returned.append(receipt)
         return True
 
+    async def hear_move(self, host_id: bytes, delivery_id: bytes, promise: bytes) -> None:
+        self.moves.append((host_id, delivery_id, promise))
+
+    async def take_over(self, manifest: OuterManifest) -> None:
+        self.taken_over.append(manifest.delivery_id)
+
 
 async def _serve(folder: Path, closing: AsyncExitStack, config: MailboxConfig) -> Served:
     spool = await Spool.open(folder, NETWORK_ID, wall_ms=wall_ms)
@@ -83,6 +93,8 @@ async def _serve(folder: Path, closing: AsyncExitStack, config: MailboxConfig) -
         on_held=lambda recipient, expires_ms: served.held.append((recipient, expires_ms)),
         on_nudge=served.nudges.append,
         on_receipt=served.take,
+        on_moved=served.hear_move,
+        on_taken_over=served.take_over,
     )
     service = MailboxService(
         spool, HOST, NETWORK_ID, lambda context: caller_of(context, NETWORK).peer_id, hooks,
@@ -255,7 +267,10 @@ async def test_a_deposit_that_begins_wrongly_is_refused(
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("method", ["List", "Settle", "Receipts", "Cancel", "Collect"])
+@pytest.mark.parametrize(
+    "method",
+    ["List", "Settle", "Receipts", "Cancel", "Collect", "Audit", "Farewell", "Moved"],
+)
 async def test_bytes_that_are_no_request_are_refused(served: Served, method: str) -> None:
     channel = await served.pool(BOB).connect(served.host.peer_id, served.host.addresses)
     call = channel.unary_unary(f"/shoal.v1.Mailbox/{method}")(b"\xff\xff\xff")
@@ -280,10 +295,13 @@ async def test_too_many_ids_in_one_call_are_refused(served: Served) -> None:
 
 
 def _promise_with(monkeypatch: pytest.MonkeyPatch, signer: Identity, less_ms: int) -> None:
-    def lie(_own: Identity, network_id: bytes, *, delivery_id: bytes, until_ms: int) -> bytes:
+    def lie(
+        _own: Identity, network_id: bytes, *, delivery_id: bytes, made_ms: int, until_ms: int
+    ) -> bytes:
         return make_promise(
-            signer, network_id, delivery_id=delivery_id, until_ms=until_ms - less_ms
-        )
+            signer, network_id, delivery_id=delivery_id, made_ms=made_ms,
+            until_ms=until_ms - less_ms,
+        )  # fmt: skip
 
     monkeypatch.setattr("queueing.mailbox_service.make_promise", lie)
 
@@ -331,3 +349,84 @@ async def test_a_chunk_sent_twice_ends_the_deposit(served: Served) -> None:
     await call.write(wire.DepositRequest(frame=frame))
     await call.write(wire.DepositRequest(frame=frame))
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+NONCE = b"n" * NONCE_BYTES
+
+
+async def test_a_host_proves_what_it_keeps_to_the_sender_alone(served: Served) -> None:
+    manifest, source = _sealed(content_of(600_000))
+    alice = served.client(ALICE)
+    await alice.deposit(served.host, manifest, source)
+    delivery_id = manifest.delivery_id
+    asked = [Challenge(delivery_id, 1), Challenge(delivery_id, 2), Challenge(b"x" * 32, 0)]
+    proof = proof_of(NONCE, HOST.peer_id, delivery_id, 1, source.chunks[1])
+    answers = await alice.audit(served.host, NONCE, asked)
+    assert answers == [Answer(proof=proof), Answer(), Answer()], "two chunks, one delivery"
+    for stranger in (EVE, BOB):
+        assert await served.client(stranger).audit(served.host, NONCE, asked[:1]) == [Answer()]
+
+
+async def test_a_host_whose_disk_lost_a_chunk_cannot_prove_it(
+    served: Served, tmp_path: Path
+) -> None:
+    manifest = await _deposit(served)
+    stored = tmp_path / "host" / "sealed" / manifest.delivery_id.hex()
+    stored.write_bytes(bytes(stored.stat().st_size))
+    challenge = Challenge(manifest.delivery_id, 0)
+    assert await served.client(ALICE).audit(served.host, NONCE, [challenge]) == [Answer()]
+
+
+async def test_an_audit_of_what_was_received_brings_the_receipt(served: Served) -> None:
+    manifest = await _deposit(served)
+    receipt = receipt_for(BOB, manifest)
+    await served.client(BOB).settle(served.host, manifest.delivery_id, receipt)
+    challenge = Challenge(manifest.delivery_id, 0)
+    answers = await served.client(ALICE).audit(served.host, NONCE, [challenge])
+    assert answers == [Answer(receipt=receipt)]
+
+
+async def test_audits_are_bounded_and_need_a_whole_nonce(served: Served) -> None:
+    alice, challenge = served.client(ALICE), Challenge(bytes(32), 0)
+    with pytest.raises(TooLarge):
+        await alice.audit(served.host, NONCE, [challenge] * (CHALLENGES_MAX + 1))
+    with pytest.raises(BadEnvelope):
+        await alice.audit(served.host, NONCE[1:], [challenge])
+
+
+async def test_a_farewell_with_the_receipt_settles_and_one_without_drops(served: Served) -> None:
+    alice, bob = served.client(ALICE), served.client(BOB)
+    received, cancelled, kept = [await _deposit(served) for _ in range(3)]
+    receipt = receipt_for(BOB, received)
+    forged = receipt_for(EVE, kept)
+    told = [(received.delivery_id, receipt), (cancelled.delivery_id, b"")]
+    await served.client(EVE).farewell(served.host, told)
+    assert len(await bob.waiting(served.host)) == 3, "a stranger's farewell ends nothing"
+    await alice.farewell(served.host, [*told, (kept.delivery_id, forged), (b"x" * 32, b"")])
+    (left,) = await bob.waiting(served.host)
+    assert left.delivery_id == kept.delivery_id
+    assert await alice.receipts(served.host, [received.delivery_id]) == [receipt]
+    with pytest.raises(TooLarge):
+        await alice.farewell(served.host, [(bytes(32), b"")] * (ENDED_MAX + 1))
+
+
+async def test_a_host_that_leaves_hands_over_what_the_sender_signed(served: Served) -> None:
+    manifest, source = _sealed(content_of(600_000))
+    eve = served.client(EVE)
+    kept = await eve.deposit(served.host, manifest, source, handed_over=True)
+    assert (kept.had_it, kept.promise.keeper_id) == (False, HOST.peer_id)
+    assert served.taken_over == [manifest.delivery_id]
+    assert (await served.spool.usage(ALICE.peer_id)).deliveries == 1, "the sender's quota fills"
+    again = await eve.deposit(served.host, manifest, source, handed_over=True)
+    assert again.had_it
+    assert served.taken_over == [manifest.delivery_id], "its sender knows of a copy it had"
+    served.refused.add(ALICE.peer_id)
+    with pytest.raises(Refused):
+        await eve.deposit(served.host, *_sealed(), handed_over=True)
+
+
+async def test_a_move_is_told_with_who_says_it(served: Served) -> None:
+    await served.client(EVE).moved(served.host, [(b"d" * 32, b"promise")])
+    assert served.moves == [(EVE.peer_id, b"d" * 32, b"promise")]
+    with pytest.raises(TooLarge):
+        await served.client(EVE).moved(served.host, [(bytes(32), b"")] * (ENDED_MAX + 1))

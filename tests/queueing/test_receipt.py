@@ -33,7 +33,7 @@ def _check(data: bytes, delivery_id: bytes = DELIVERY_ID):
 
 
 GOOD = _receipt(reason="no room")
-PROMISE = make_promise(EVE, NETWORK_ID, delivery_id=DELIVERY_ID, until_ms=AT_MS)
+PROMISE = make_promise(EVE, NETWORK_ID, delivery_id=DELIVERY_ID, made_ms=AT_MS, until_ms=AT_MS)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
