@@ -7,7 +7,7 @@ SOURCES := cli.py bench console dht identity peer queueing rpc simulation transf
 # Two workers, since the test machines have two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate bench-publish bench-queueing fuzz
+.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate bench-publish bench-queueing fuzz torture
 
 help:
 	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
@@ -15,6 +15,7 @@ help:
 	@echo "make setup  only the virtual environment · make protos · make lock · make svg · make clean"
 	@echo "make simulate   the DHT at up to 10,000 peers on a virtual clock, hours; SCALE=small: short runs, minutes"
 	@echo "make fuzz   a million random and mutated datagrams, then the decoders under coverage; ten minutes"
+	@echo "make torture  receivers killed a hundred times and other long fault runs; some minutes"
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
 	@echo "make bench-publish  what publishing 10,000 files on 100 peers costs, some minutes"
 	@echo "make bench-queueing  deliveries beside bare pika and plain gRPC uploads, some minutes"
@@ -55,6 +56,10 @@ fuzz: $(BENCH_STAMP)
 	@if $(BIN)/python -c "import atheris" 2>/dev/null; \
 	then $(BIN)/python -m tests.fuzz.decoders -runs=$(RUNS); \
 	else echo "no atheris here: the decoders are not fuzzed under coverage"; fi
+
+# Long fault runs; TORTURE="transfers --runs 10 --seed 7" repeats one of them.
+torture: $(STAMP)
+	@nice -n 10 $(BIN)/python -m tests.torture $(TORTURE)
 
 # Beside stock kademlia and OpenDHT; BENCH="--json FILE" and the like are passed on.
 bench-dht: $(BENCH_STAMP)

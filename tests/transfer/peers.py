@@ -21,7 +21,7 @@ from transfer.download import Download, DownloadConfig, DownloadResult, JournalE
 from transfer.hashing import hash_file
 from transfer.manifest import Manifest
 from transfer.push import Inbox
-from transfer.service import ServiceConfig, TransferService
+from transfer.service import ServiceConfig, TransferService, UploadObserver
 from transfer.session import Holder, SessionConfig
 from transfer.sources import Source
 
@@ -115,13 +115,18 @@ async def running_peer(
     config: ServiceConfig | None = None,
     inbox: Inbox | None = None,
     network: Network = NETWORK,
+    on_upload: UploadObserver | None = None,
 ) -> AsyncIterator[TestPeer]:
     """Run a peer on a free loopback port."""
     identity = Identity.generate()
     tls = make_tls(identity, network)
     shares = MemoryShares()
     service = TransferService(
-        shares, lambda context: caller_of(context, network), inbox=inbox, config=config
+        shares,
+        lambda context: caller_of(context, network),
+        inbox=inbox,
+        config=config,
+        on_upload=on_upload,
     )
     listener, pool = RpcListener(tls, network), ChannelPool(tls, network)
     listener.add(service.handler())
