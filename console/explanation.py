@@ -13,8 +13,6 @@ from console.text import escape, human_left, human_size, plural
 
 Fields = Mapping[str, Any]
 
-HOP_COLUMNS = ("hop", "peer", "address", "shared_bits", "place", "named_by", "took_ms", "came_back")
-"""The columns of a hop on a terminal."""
 RECORD_COLUMNS = (
     "name",
     "content_id",

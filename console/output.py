@@ -2,7 +2,8 @@
 
 Owns the look of every command. Off a terminal a list is one item a line, tab-separated, never
 wrapped, cut or padded; on one it is a table. JSON is printed as the peer gave it, so that fields a
-newer peer adds come through, and in ASCII, so that it is safe on a terminal too.
+newer peer adds come through, and in ASCII, so that it is safe on a terminal too. What one command
+alone needs is loaded when it is shown: every command waits for this module.
 """
 
 from __future__ import annotations
@@ -15,15 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TextIO
 
-from console.explanation import (
-    HOP_COLUMNS,
-    RECORD_COLUMNS,
-    explanation_lines,
-    hop_row,
-    verdict_lines,
-)
 from console.progress import Bars
-from console.status import status_lines
 from console.text import escape, get_line, human_ago, human_size, plural
 
 Fields = Mapping[str, Any]
@@ -65,7 +58,16 @@ _EMPTY = {
 # On a terminal, which is 80 columns wide for many.
 _TERMINAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "peers": ("nickname", "id", "address", "state", "last_seen", "rtt_ms"),
-    "explain": HOP_COLUMNS,
+    "explain": (
+        "hop",
+        "peer",
+        "address",
+        "shared_bits",
+        "place",
+        "named_by",
+        "took_ms",
+        "came_back",
+    ),
 }
 _RESULTS_AFTER_ITEMS = {"explain": "explanation"}
 """Commands whose result looks different from their items."""
@@ -141,8 +143,7 @@ class Output:
                 cells.append(get_line(fields["name"], fields["content_id"]))
             print_line("\t".join(cells), stream)
         else:
-            shown = hop_row(fields) if command == "explain" else fields
-            self._rows.setdefault(command, []).append(shown)
+            self._rows.setdefault(command, []).append(_row(command, fields))
 
     def note(self, text: str, hint: str = "") -> None:
         """Say something beside the results."""
@@ -193,6 +194,14 @@ def _cell(name: str, value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
     return escape(str(value)) or "-"
+
+
+def _row(command: str, fields: Fields) -> Fields:
+    if command != "explain":
+        return fields
+    from console.explanation import hop_row
+
+    return hop_row(fields)
 
 
 def _draw_list(command: str, items: list[Fields]) -> None:
@@ -278,11 +287,15 @@ def _get(fields: Fields) -> list[str]:
 
 def _status(fields: Fields) -> list[str]:
     if is_terminal(sys.stdout):
+        from console.status import status_lines
+
         return status_lines(fields, width=shutil.get_terminal_size().columns)
     return [f"{name}\t{_cell('', value)}" for name, value in fields.items()]
 
 
 def _explanation(fields: Fields) -> list[str]:
+    from console.explanation import RECORD_COLUMNS, explanation_lines, verdict_lines
+
     if is_terminal(sys.stdout):
         return explanation_lines(fields, wall_s=time.time())
     records = [

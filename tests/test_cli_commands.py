@@ -283,26 +283,6 @@ def test_version_is_that_of_the_package() -> None:
     assert project["project"]["version"] == VERSION
 
 
-def test_local_commands_load_nothing_heavy(tmp_path: Path) -> None:
-    code = (
-        "import sys, cli\n"
-        "sys.argv = ['shoal', 'status']\n"
-        "cli.main()\n"
-        "print(sorted({'grpc', 'pika', 'msgspec', 'cryptography', 'rich', 'google'} "
-        "& set(sys.modules)))"
-    )
-    with ScriptedPeer(tmp_path, {"status": [result(id="x", uptime_s=3.0, private=True)]}):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=CLI.parent,
-            env=environment(tmp_path),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    assert done.stdout.splitlines() == ["id\tx", "uptime_s\t3", "private\tyes", "[]"]
-
-
 def test_local_commands_are_fast(tmp_path: Path) -> None:
     with ScriptedPeer(tmp_path, {"peers": []}):
         times = []
