@@ -49,19 +49,29 @@ class Catalog:
 
     def add_share(self, share: Share) -> None:
         """Offer a file under a name; another file under that name is replaced."""
+        self.add_shares([share])
+
+    def add_shares(self, shares: Sequence[Share]) -> None:
+        """Offer files under their names, all in one transaction."""
+        now_ms = _now_ms()
         with self._database.transaction():
-            self._database.run(
+            self._database.run_many(
                 "INSERT OR REPLACE INTO share VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                share.name,
-                str(share.path),
-                share.content_id,
-                share.size_bytes,
-                share.mtime_ns,
-                share.inode,
-                share.manifest,
-                _now_ms(),
+                (
+                    (
+                        share.name,
+                        str(share.path),
+                        share.content_id,
+                        share.size_bytes,
+                        share.mtime_ns,
+                        share.inode,
+                        share.manifest,
+                        now_ms,
+                    )
+                    for share in shares
+                ),
             )
-        self.remember([Listed(share.content_id, share.name, share.size_bytes)])
+        self.remember([Listed(each.content_id, each.name, each.size_bytes) for each in shares])
 
     def remove_share(self, share: Share) -> bool:
         """Stop offering a share; False when its name means another one by now, or none."""
@@ -110,14 +120,10 @@ class Catalog:
         """Note contents, so that their short ids work; the oldest beyond the bound go."""
         now_ms = _now_ms()
         with self._database.transaction():
-            for entry in listed:
-                self._database.run(
-                    "INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?)",
-                    entry.content_id,
-                    entry.name,
-                    entry.size_bytes,
-                    now_ms,
-                )
+            self._database.run_many(
+                "INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?)",
+                ((entry.content_id, entry.name, entry.size_bytes, now_ms) for entry in listed),
+            )
             self._database.run(
                 "DELETE FROM listed WHERE rowid IN"
                 " (SELECT rowid FROM listed ORDER BY seen_ms DESC LIMIT -1 OFFSET ?)",

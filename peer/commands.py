@@ -12,7 +12,8 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dht.records import NICKNAME_BYTES_MAX
 from identity.errors import InvalidPeerId, ShoalError
 from identity.keys import parse_peer_id, show_peer_id
 from identity.network import BootstrapNode
+from peer.ahead import in_order
 from peer.arguments import Arguments
 from peer.catalog import Share
 from peer.contacts import Pin
@@ -271,26 +273,34 @@ class Commands:
         group: dict[str, Share] = {}
         began = time.monotonic()
         try:
-            for path in paths:
-                share = await self._hash(path, name, reporter)
-                is_late = time.monotonic() - began > PUT_GROUP_S
-                if group and (share.name in group or is_late or len(group) >= PUT_GROUP_MAX):
-                    await self._offer(group, reporter)
-                    began = time.monotonic()
-                group[share.name] = share
+            async with aclosing(self._hashed(paths, name, reporter)) as hashed:
+                async for share in hashed:
+                    is_late = time.monotonic() - began > PUT_GROUP_S
+                    if group and (share.name in group or is_late or len(group) >= PUT_GROUP_MAX):
+                        await self._offer(group, reporter)
+                        began = time.monotonic()
+                    group[share.name] = share
         except ShoalError:
             if group:  # what came before a file that cannot be shared is shared all the same
                 await self._offer(group, reporter)
             raise
         await self._offer(group, reporter)
 
-    async def _hash(self, path: Path, name: str | None, reporter: Reporter) -> Share:
+    async def _hashed(
+        self, paths: list[Path], name: str | None, reporter: Reporter
+    ) -> AsyncGenerator[Share, None]:
+        """Hash files on all processors; they come in their order."""
         async with reporter.progressing() as tell:
 
-            def progress(done_bytes: int, size_bytes: int) -> None:
-                tell(Progress(name or path.name, "hashing", done_bytes, size_bytes))
+            def hash_one(path: Path) -> Callable[[], Coroutine[Any, Any, Share]]:
+                def progress(done_bytes: int, size_bytes: int) -> None:
+                    tell(Progress(name or path.name, "hashing", done_bytes, size_bytes))
 
-            return await self._sharing.hash(path, name, progress)
+                return lambda: self._sharing.hash(path, name, progress)
+
+            async with aclosing(in_order(map(hash_one, paths))) as hashed:
+                async for share in hashed:
+                    yield share
 
     async def _offer(self, group: dict[str, Share], reporter: Reporter) -> None:
         """Offer and publish a group, and tell of each of its files; the group is empty then."""

@@ -28,6 +28,8 @@ from transfer.names import check_name
 
 READ_BACK_RECORDS_MAX = 48
 """Records of one put that are read back: all of some ten files, else an even sample."""
+LOOK_MAX = 256
+"""Files whose fingerprint is looked at in one go, in a thread."""
 
 HashProgress = Callable[[int, int], None]
 
@@ -97,8 +99,9 @@ class Sharing:
             before = self._core.catalog.share(share.name)
             is_other = before is not None and before.content_id != share.content_id
             replaced.append(before if is_other else None)
-            self._core.catalog.add_share(share)
-            if before is not None and is_other:
+        self._core.catalog.add_shares(shares)
+        for before in replaced:
+            if before is not None:
                 await self._core.dht.withdraw(self._payloads_to_withdraw(before))
             await asyncio.sleep(0)
         payloads = [self.payloads(share) for share in shares]
@@ -160,12 +163,14 @@ class Sharing:
         """
         dropped: list[str] = []
         kept: list[Share] = []
-        for share in self._core.catalog.shares():
-            reason = await asyncio.to_thread(why_changed, share)
-            if reason is None:
-                kept.append(share)
-            elif await self._drop(share):
-                dropped.append(f"{share.name!r} is no longer shared: {reason}")
+        shares = self._core.catalog.shares()
+        for start in range(0, len(shares), LOOK_MAX):
+            some = shares[start : start + LOOK_MAX]
+            for share, reason in zip(some, await asyncio.to_thread(_look, some), strict=True):
+                if reason is None:
+                    kept.append(share)
+                elif await self._drop(share):
+                    dropped.append(f"{share.name!r} is no longer shared: {reason}")
         for share in kept:
             # Commands are served already: what was put or unshared meanwhile has the last word.
             if self._core.catalog.share(share.name) == share:
@@ -240,6 +245,10 @@ def check_source(path: Path) -> None:
         )
     if not stat.S_ISREG(mode):
         raise BadInput(f"{path} is not a regular file")
+
+
+def _look(shares: Sequence[Share]) -> list[str | None]:
+    return [why_changed(share) for share in shares]
 
 
 def why_changed(share: Share) -> str | None:

@@ -66,6 +66,7 @@ def status_view(
         drops={name: count for name, count in counters.items() if name not in TRAFFIC},
         traffic={name: count for name, count in counters.items() if name in TRAFFIC},
         loop_lag_ms_max=_ms(lag.max_s) or 0.0,
+        loop_stalls=lag.stalls,
         **dht_figures(core.dht),
     )
 

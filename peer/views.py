@@ -180,6 +180,8 @@ class StatusView:
     """By how much others say that this machine's clock is behind; 0: it is right, or who knows."""
     loop_lag_ms_max: float = 0.0
     """The longest that the event loop was late in the last minute."""
+    loop_stalls: int = 0
+    """How often it was late by more than 50 ms since the start."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,19 +7,24 @@ an open and locked file, that nobody takes. Work that only reads may use `asynci
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TypeVar
 
 Result = TypeVar("Result")
 
 
 async def run_to_end(
-    work: Callable[[], Result], *, undo: Callable[[Result], object] | None = None
+    work: Callable[[], Result],
+    *,
+    undo: Callable[[Result], object] | None = None,
+    pool: Executor | None = None,
 ) -> Result:
     """Run work in a thread and wait for its end, whatever happens to the caller.
 
-    A caller that was cancelled meanwhile is told so then; the result is given to `undo`.
+    The thread is one of `pool`, or one of the event loop's own. A caller that was cancelled
+    meanwhile is told so then; the result is given to `undo`.
     """
-    running = asyncio.get_running_loop().run_in_executor(None, work)
+    running = asyncio.get_running_loop().run_in_executor(pool, work)
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
         try:

@@ -165,7 +165,7 @@ async def test_resume_leaves_alone_what_was_put_anew_meanwhile(
 
     async def slowly(work: Callable[..., object], *arguments: object) -> object:
         result = await to_thread(work, *arguments)
-        if getattr(work, "__name__", "") == "why_changed":
+        if getattr(work, "__name__", "") == "_look":
             looking.set()
             await looked.wait()
         return result
