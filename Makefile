@@ -7,7 +7,7 @@ SOURCES := cli.py bench console dht identity peer queueing rpc simulation transf
 # Two workers, since the test machines have two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht simulate bench-publish bench-queueing fuzz torture
+.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht bench-transfer simulate bench-publish bench-queueing fuzz torture
 
 help:
 	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
@@ -17,6 +17,7 @@ help:
 	@echo "make fuzz   a million random and mutated datagrams, then the decoders under coverage; ten minutes"
 	@echo "make torture  receivers killed a hundred times and other long fault runs; some minutes"
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
+	@echo "make bench-transfer  transfers beside libtorrent, magic-wormhole, aria2, a plain TLS copy; ten minutes"
 	@echo "make bench-publish  what publishing 10,000 files on 100 peers costs, some minutes"
 	@echo "make bench-queueing  deliveries beside bare pika and plain gRPC uploads, some minutes"
 
@@ -64,6 +65,11 @@ torture: $(STAMP)
 # Beside stock kademlia and OpenDHT; BENCH="--json FILE" and the like are passed on.
 bench-dht: $(BENCH_STAMP)
 	@$(BIN)/python -m bench.dht $(BENCH)
+
+# Transfers beside libtorrent, magic-wormhole, aria2 with nginx, a plain TLS copy, iperf3. The Debian
+# packages aria2, nginx and iperf3 are used where they are installed. BENCH="--only shoal --runs 1".
+bench-transfer: $(BENCH_STAMP)
+	@$(BIN)/python -m bench.transfer $(BENCH)
 
 SCALE ?= full
 simulate: $(BENCH_STAMP)
