@@ -26,10 +26,11 @@ from console.command_line import (
 )
 from console.edge import run_to_exit_code
 from peer.control_client import ask_snapshot, call
-from peer.failures import ExitCode, Failure, failure_of
+from peer.failures import ExitCode, Failure, NoPeerRunning, failure_of
 from peer.given import (
     absolute,
     check_arguments,
+    check_stdin_put,
     get_target,
     leave_on_signals,
     parse_address,
@@ -51,6 +52,7 @@ LISTEN = Parsed("HOST:PORT", parse_listen)
 ADVERTISED = Parsed("HOST[:PORT]", parse_advertised)
 SPAN = Parsed("TIME", parse_span)
 PATH = click.Path(path_type=Path)
+STDIN = Path("-")
 NETWORK = click.option(
     "--network", "network_file", type=PATH, metavar="FILE", help="The network file to use."
 )
@@ -125,7 +127,7 @@ def leave(settings: Settings) -> None:
 )
 @pass_settings
 def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
-    """Share files in place, or send them to one peer with --to.
+    """Share files in place, or send them to one peer with --to; `-` is stdin, with --as NAME.
 
     Returns when others hold the records, so that every search and get from then on finds the
     file. With --to nothing is shared: the file goes to that peer, sealed, and waits if it is away.
@@ -134,7 +136,23 @@ def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
         raise click.UsageError("--as names one file, but several were given")
     if given["to"] is None and (given["expires_s"] is not None or given["wait"] or given["via"]):
         raise click.UsageError("--expires, --wait and --via need --to PEER")
+    if STDIN in paths:
+        _put_stdin(settings, paths, given)
+        return
     _ask(settings, "put", {"paths": [str(absolute(path)) for path in paths], **given})
+
+
+def _put_stdin(settings: Settings, paths: tuple[Path, ...], given: dict[str, Any]) -> None:
+    check_stdin_put(paths, given["as"])
+    from peer.config import load_config
+    from peer.piped import piped
+
+    home = _home(settings)
+    if home.running_pid() is None:
+        raise NoPeerRunning  # before anything is read
+    config = load_config(home.config_path)
+    with piped(home, config, sys.stdin.buffer, keep=given["to"] is None) as path:
+        _ask(settings, "put", {"paths": [str(path)], **given})
 
 
 @shoal.command()
@@ -174,11 +192,11 @@ def get(settings: Settings, /, network_file: Path | None, **given: Any) -> None:
     if output != "-":
         _ask_or_do(settings, "get", arguments, network_file)
         return
-    from console.stream import StdoutFile
+    from console.stream import StdoutStream
 
-    stream = StdoutFile(settings.output())
-    _ask_or_do(settings, "get", arguments, network_file, stream.event)
-    stream.write()
+    with StdoutStream(settings.output()) as stream:
+        _ask_or_do(settings, "get", arguments, network_file, stream.event, stream.connected)
+        stream.finish()
 
 
 @shoal.command()
@@ -360,6 +378,7 @@ def _ask_or_do(
     arguments: dict[str, Any],
     network_file: Path | None,
     show: Callable[[dict[str, Any]], None] | None = None,
+    on_connected: Callable[[Any], None] | None = None,
 ) -> None:
     """Let the running peer do a command; where none runs, do it through a short-lived client."""
     from peer.asking import call_or_do_alone
@@ -373,6 +392,7 @@ def _ask_or_do(
             network_file=network_file,
             fallback_network_file=HERE.network_file(),
             run=partial(_run, settings),
+            on_connected=on_connected,
         )
         output.finished(command)
 

@@ -6,6 +6,7 @@ events are shown. The client's packages are loaded only when it is needed.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def call_or_do_alone(
     network_file: Path | None,
     fallback_network_file: Path | None,
     run: Callable[[Coroutine[Any, Any, None]], object],
+    on_connected: Callable[[socket.socket], None] | None = None,
 ) -> None:
     """Do one command and show each event; `run` gives the client an event loop.
 
@@ -35,7 +37,14 @@ def call_or_do_alone(
     """
     if network_file is None:
         try:
-            call(home, command, arguments, show, first_answer_s=FIRST_ANSWER_S.get(command))
+            call(
+                home,
+                command,
+                arguments,
+                show,
+                first_answer_s=FIRST_ANSWER_S.get(command),
+                on_connected=on_connected,
+            )
         except (NoPeerRunning, PeerSilent):
             pass
         else:

@@ -94,6 +94,10 @@ class Catalog:
         """Return all that is offered, by name."""
         return self._shares("ORDER BY name")
 
+    def is_shared(self, path: Path) -> bool:
+        """Tell whether a file is offered under any name."""
+        return bool(self._database.rows("SELECT 1 FROM share WHERE path = ? LIMIT 1", str(path)))
+
     def share_count(self) -> int:
         """Return how many names are offered."""
         ((count,),) = self._database.rows("SELECT count(*) FROM share")

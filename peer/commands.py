@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
@@ -31,11 +30,11 @@ from peer.errors import AmbiguousName, BadInput, NotFound
 from peer.explaining import Explaining
 from peer.fetching import SEARCH_LIMIT_MAX, Fetching, Wanted, target_of
 from peer.finding import Offer
-from peer.home import STDOUT_PREFIX
 from peer.presence import Presence
 from peer.reporting import Emit, Reporter
 from peer.sending import Sending
 from peer.sharing import Published, Sharing, why_changed
+from peer.streaming import discard, telling_ready, temporary_target
 from peer.views import (
     ContactView,
     FoundView,
@@ -51,7 +50,6 @@ from transfer.download import DownloadResult
 from transfer.download import Progress as DownloadProgress
 from transfer.hashing import HashedFile
 from transfer.manifest import show_content_id
-from transfer.partial import part_path_for
 
 PUT_GROUP_MAX = 256
 """Files of one `put` whose records are published together."""
@@ -88,16 +86,15 @@ class FetchCommands:
         wanted = await self._wanted(arguments, reporter)
         to_stdout = arguments.get("stdout", bool) or False
         if to_stdout:
-            target = self._temporary_target()
+            target = temporary_target(self._core.home)
         else:
             folder = arguments.get("folder", str) or str(Path.cwd())
             target = target_of(arguments.get("target", str), folder, wanted.name)
         try:
             result = await self._download(wanted, target, arguments, reporter, to_stdout=to_stdout)
         except BaseException:
-            if to_stdout:  # nobody could find its way back to what was begun
-                for path in (target, part_path_for(target, wanted.content_id)):
-                    path.unlink(missing_ok=True)
+            if to_stdout:
+                discard(target, wanted.content_id)
             raise
         if (
             self._sharing is not None
@@ -129,7 +126,7 @@ class FetchCommands:
         to_stdout: bool,
     ) -> DownloadResult:
         bad: list[str] = []
-        async with reporter.progressing() as tell:
+        async with reporter.progressing() as tell, telling_ready(reporter) as tell_ready:
 
             def progress(state: DownloadProgress) -> None:
                 tell(
@@ -150,6 +147,8 @@ class FetchCommands:
                     timeout_s=_timeout_s(arguments),
                     on_progress=progress,
                     on_bad_holder=lambda peer_id: bad.append(show_peer_id(peer_id)),
+                    on_begin=tell_ready if to_stdout else None,
+                    in_order=to_stdout,
                 )
             finally:
                 for peer in bad:
@@ -174,12 +173,6 @@ class FetchCommands:
             await self._sharing.offer(result.path, wanted.name, hashed)
         except ShoalError as error:
             await reporter.note(f"the file is there, but is not shared on: {error}")
-
-    def _temporary_target(self) -> Path:
-        folder = self._core.home.path / "run"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=STDOUT_PREFIX, delete=False) as file:
-            return Path(file.name)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -73,6 +73,13 @@ class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Uploads at one time; further ones are told when to ask again."""
 
 
+class ShareConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this peer offers."""
+
+    piped_quota_bytes: int = 10 * _GIB
+    """Files that were put from stdin, summed."""
+
+
 class DeliveryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How files reach peers that are away, in the order to be tried."""
 
@@ -84,7 +91,7 @@ class DiskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Room on the disk."""
 
     free_bytes_min: int = _GIB // 2
-    """`doctor` calls less than this a problem."""
+    """`doctor` calls less than this a problem; `put -` leaves so much."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mailbox: MailboxConfig = MailboxConfig()
     queue: QueueConfig = QueueConfig()
     transfer: TransferConfig = TransferConfig()
+    share: ShareConfig = ShareConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     disk: DiskConfig = DiskConfig()
 
@@ -164,6 +172,7 @@ def _check(config: Config, name: str) -> None:
         "mailbox.retention_s": config.mailbox.retention_s - 1,
         "transfer.upload_bytes_per_s": config.transfer.upload_bytes_per_s,
         "transfer.slots": config.transfer.slots - 1,
+        "share.piped_quota_bytes": config.share.piped_quota_bytes,
         "disk.free_bytes_min": config.disk.free_bytes_min,
         "delivery.expires_s": config.delivery.expires_s - 1,
     }

@@ -2,7 +2,7 @@
 
 Owns the framing: one connection is one command. The client sends one line
 ``{"command", "arguments", "version": 1}``; the server answers with lines of events —
-``progress``, ``item``, ``result``, ``note`` — and ends with ``done`` or with ``error``
+``progress``, ``ready``, ``item``, ``result``, ``note`` — and ends with ``done`` or with ``error``
 (``exit_code``, ``message``, ``hint``). Must not know what the commands do.
 
 Whoever connects must be the same user (socket credentials; folder 0700, socket 0600). A client that

@@ -27,18 +27,22 @@ def call(
     on_event: Callable[[dict[str, Any]], None],
     *,
     first_answer_s: float | None = None,
+    on_connected: Callable[[socket.socket], None] | None = None,
 ) -> None:
     """Run one command in the peer and hand each event on until it is done.
 
     Raises NoPeerRunning when nobody listens, and a Failure with the peer's exit code, message and
     hint when the command failed; with `first_answer_s`, PeerSilent when nothing comes for so long.
-    Leaving early (Ctrl-C) closes the socket: that cancels it.
+    Leaving early (Ctrl-C) closes the socket: that cancels it. So may another thread that
+    `on_connected` gave the socket to, by shutting it down; this is then a Failure here.
     """
     request = {"command": command, "arguments": arguments, "version": _PROTOCOL_VERSION}
     line = json.dumps(request, separators=(",", ":")).encode() + b"\n"
     if len(line) > _LINE_BYTES_MAX:
         raise Failure("too many arguments at once", exit_code=ExitCode.USAGE)
     with _connect(home) as connection:
+        if on_connected is not None:
+            on_connected(connection)
         # Refused at once? What it answered before that is still to be read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(line)

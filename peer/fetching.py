@@ -34,6 +34,7 @@ from transfer.manifest import (
     show_content_id,
 )
 from transfer.names import check_name
+from transfer.scheduler import SwarmConfig
 from transfer.session import Holder as TransferHolder
 from transfer.session import SessionConfig
 
@@ -212,8 +213,13 @@ class Fetching:
         timeout_s: float | None,
         on_progress: Callable[[Progress], None] | None = None,
         on_bad_holder: Callable[[bytes], None] | None = None,
+        on_begin: Callable[[Download], None] | None = None,
+        in_order: bool = False,
     ) -> DownloadResult:
-        """Fetch a content into its target; raises TransferError, NotFound, NoHolderReachable."""
+        """Fetch a content into its target; raises TransferError, NotFound, NoHolderReachable.
+
+        `in_order` is for whoever reads what is there while the rest comes.
+        """
         source = _HolderSearch(self._core, wanted, self._own_holders(wanted), timeout_s)
         download = Download(
             wanted.content_id,
@@ -229,8 +235,11 @@ class Fetching:
                 no_holder_timeout_s=NO_HOLDER_TIMEOUT_S,
                 timeout_s=timeout_s,
                 session=SessionConfig(attempts_max=ATTEMPTS_MAX),
+                swarm=SwarmConfig(in_order=in_order),
             ),
         )
+        if on_begin is not None:
+            on_begin(download)
         source.moved = lambda: download.progress.fetched_bytes
         self.running.setdefault(wanted.content_id, download)
         try:

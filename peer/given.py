@@ -64,6 +64,22 @@ def check_arguments(arguments: Sequence[str]) -> None:
             ) from None
 
 
+def check_stdin_put(paths: Sequence[Path], name: str | None) -> None:
+    """Refuse a `put -` beside other files, or without the name that stdin does not have."""
+    if len(paths) > 1:
+        raise Failure(
+            "`-` is stdin, and cannot be put beside other files",
+            hint="put it by itself; a file of that name is ./-",
+            exit_code=ExitCode.USAGE,
+        )
+    if name is None:
+        raise Failure(
+            "what comes on stdin has no name",
+            hint="shoal put - --as NAME; a file of that name is ./-",
+            exit_code=ExitCode.USAGE,
+        )
+
+
 def absolute(path: Path | str) -> Path:
     """Make a path good in every folder; a link stays a link, it is used under its own name."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links

@@ -25,7 +25,7 @@ _LEAVE_TIMEOUT_S = 12.0
 _LEFTOVER_S = 24 * 3600
 STDOUT_PREFIX = "get-"
 """Files in `run` that a `get -o -` streams from."""
-_SUBFOLDERS = ("run", "spool", "inbox")
+_SUBFOLDERS = ("run", "spool", "inbox", "piped")
 
 
 class Home:
@@ -74,6 +74,11 @@ class Home:
     @property
     def inbox(self) -> Path:
         return self.path / "inbox"
+
+    @property
+    def piped(self) -> Path:
+        """Files that came on stdin (`put -`) and are shared from here."""
+        return self.path / "piped"
 
     @property
     def socket_path(self) -> Path:

@@ -35,6 +35,10 @@ class Reporter:
         """Send a warning or advice; it goes to stderr and is no error."""
         await self._emit({"event": "note", "text": text, "hint": hint})
 
+    async def ready(self, path: str, size_bytes: int) -> None:
+        """Tell how much of a file may be read from its beginning while the rest is fetched."""
+        await self._emit({"event": "ready", "path": path, "bytes": size_bytes})
+
     @contextlib.asynccontextmanager
     async def progressing(self) -> AsyncIterator[Callable[[Progress], None]]:
         """Give a plain function that may be called often; only the latest progress is sent."""

@@ -22,6 +22,7 @@ from identity.errors import ShoalError
 from peer.catalog import Share
 from peer.core import Core
 from peer.errors import BadInput, NotFound
+from peer.piped import sweep
 from transfer.hashing import Fingerprint, HashedFile, hash_file
 from transfer.manifest import show_content_id
 from transfer.names import check_name
@@ -94,12 +95,14 @@ class Sharing:
 
     async def offer_all(self, shares: Sequence[Share]) -> list[Published]:
         """Offer files of distinct names, and publish their records together."""
-        replaced: list[Share | None] = []
-        for share in shares:
-            before = self._core.catalog.share(share.name)
-            is_other = before is not None and before.content_id != share.content_id
-            replaced.append(before if is_other else None)
+        former = [self._core.catalog.share(share.name) for share in shares]
+        replaced = [
+            before if before is not None and before.content_id != share.content_id else None
+            for share, before in zip(shares, former, strict=True)
+        ]
         self._core.catalog.add_shares(shares)
+        for before in former:
+            self._discard_piped(before)
         for before in replaced:
             if before is not None:
                 await self._core.dht.withdraw(self._payloads_to_withdraw(before))
@@ -164,6 +167,7 @@ class Sharing:
         dropped: list[str] = []
         kept: list[Share] = []
         shares = self._core.catalog.shares()
+        sweep(self._core.home, {share.path for share in shares})
         for start in range(0, len(shares), LOOK_MAX):
             some = shares[start : start + LOOK_MAX]
             for share, reason in zip(some, await asyncio.to_thread(_look, some), strict=True):
@@ -200,8 +204,16 @@ class Sharing:
         """Stop offering a share; False when its name was put anew meanwhile and so stays."""
         if not self._core.catalog.remove_share(share):
             return False
+        self._discard_piped(share)
         await self._core.dht.withdraw(self._payloads_to_withdraw(share))
         return True
+
+    def _discard_piped(self, share: Share | None) -> None:
+        """Delete what came on stdin and is shared no longer: it was nowhere else."""
+        if share is None or share.path.parent != self._core.home.piped:
+            return
+        if not self._core.catalog.is_shared(share.path):
+            share.path.unlink(missing_ok=True)
 
     def _payloads_to_withdraw(self, share: Share) -> list[Payload]:
         """Leave the content record out while the same content is offered under another name."""

@@ -161,6 +161,15 @@ class Download:
         size = self._manifest.size_bytes if self._manifest else 0
         return Progress(self._done_bytes, size, self._fetched_bytes, dict(self._by_holder))
 
+    @property
+    def prefix_bytes(self) -> int:
+        """How much of the partial file is verified from its beginning, without a gap."""
+        if self._manifest is None:
+            return 0
+        missing = ~self._written
+        chunks = (missing & -missing).bit_length() - 1
+        return min(chunks * self._manifest.chunk_size_bytes, self._manifest.size_bytes)
+
     def source(self) -> Source | None:
         """Return what is fetched so far, to be served on, at last the whole file; or None."""
         if self._manifest is None or self._part is None or not self._written:

@@ -19,9 +19,9 @@ at most its window in flight, all of them at most `in_flight_bytes_max`; a chunk
 
 How it chooses: the emptiest window first, its size following the measured rate; rarest chunk first
 among those that partial holders have, else from a random start onwards, so that downloaders differ
-and disks read in order. No window is larger than a fair share of what is missing: equal holders end
-together. What comes late is asked of a second holder that should be faster. Sets of chunks are bits
-of an int.
+and disks read in order; `in_order` takes the first that is missing. No window is larger than a
+fair share of what is missing: equal holders end together. What comes late is asked of a second
+holder that should be faster. Sets of chunks are bits of an int.
 """
 
 import random
@@ -81,6 +81,8 @@ class SwarmConfig:
     """And sooner by at least this."""
     late_check_s: float = 0.1
     """How often late chunks are looked for."""
+    in_order: bool = False
+    """The first missing chunk first, for whoever reads while the download runs."""
     busy_max_s: float = 30.0
     """No hint makes a holder wait longer."""
 
@@ -338,6 +340,8 @@ class Swarm:
     def _choose(self, candidates: int) -> int | None:
         if not candidates:
             return None
+        if self._config.in_order:
+            return _lowest(candidates)
         for level in self._levels:
             rarest = candidates & level
             if rarest:

@@ -17,6 +17,7 @@ from peer.presence import Presence
 from peer.reporting import Reporter
 from peer.sharing import Sharing
 from tests.peer.cores import Heard, cores_of, serving
+from tests.transfer.peers import CHUNK, random_bytes
 from transfer.errors import BadContent, TargetExists
 from transfer.manifest import show_content_id
 
@@ -144,6 +145,32 @@ async def test_get_for_stdout_leaves_one_file_and_shares_nothing(pair: Pair) -> 
     assert Path(result["path"]).read_bytes() == b"song"
     assert Path(result["path"]).parent.stat().st_mode & 0o077 == 0
     assert pair.ada.catalog.shares() == []
+
+
+async def test_get_for_stdout_tells_a_verified_beginning_while_the_rest_comes(
+    tmp_path: Path,
+) -> None:
+    data = random_bytes(6 * CHUNK)
+    source = tmp_path / "a.txt"
+    source.write_bytes(data)
+    beginnings: list[int] = []
+
+    async def emit(event: dict[str, Any]) -> None:
+        if event["event"] == "ready":
+            with contextlib.suppress(FileNotFoundError):  # it may be finished by now
+                assert Path(event["path"]).read_bytes()[: event["bytes"]] == data[: event["bytes"]]
+            beginnings.append(event["bytes"])
+
+    async with (
+        cores_of(tmp_path / "homes", "ada", "bob") as (ada, bob),
+        serving(bob, upload_bytes_per_s=6 * CHUNK) as bobs,
+    ):
+        await bobs.put(source, None)
+        commands = FetchCommands(ada, Fetching(ada), Presence(ada))
+        await commands.get(Arguments({"what": "a.txt", "stdout": True}), Reporter(emit))
+    assert beginnings == sorted(set(beginnings))
+    assert 0 < beginnings[0] < len(data)
+    assert len(beginnings) >= 3
 
 
 async def test_get_for_stdout_that_fails_leaves_nothing_behind(pair: Pair) -> None:

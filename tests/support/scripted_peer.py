@@ -11,11 +11,17 @@ from typing import Any
 from peer.control import ControlServer, Emit
 from peer.home import Home
 
+Scripted = dict[str, Any] | Exception | threading.Event
+
 
 class ScriptedPeer:
-    """Answers each command with its list of events; an exception among them is raised."""
+    """Answers each command with its list of events.
 
-    def __init__(self, folder: Path, script: dict[str, list[dict[str, Any] | Exception]]) -> None:
+    An exception among them is raised; a `threading.Event` is waited for, as a command that takes
+    long would.
+    """
+
+    def __init__(self, folder: Path, script: dict[str, list[Scripted]]) -> None:
         self.folder = folder
         self.script = script
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -38,7 +44,18 @@ class ScriptedPeer:
         for event in self.script[command]:
             if isinstance(event, Exception):
                 raise event
-            await emit(event)
+            if isinstance(event, threading.Event):
+                await self._wait_for(event)
+            else:
+                await emit(event)
+
+    async def _wait_for(self, event: threading.Event) -> None:
+        try:
+            while not event.is_set():  # noqa: ASYNC110 - another thread sets it
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
 
     def __enter__(self) -> ScriptedPeer:
         self._thread.start()

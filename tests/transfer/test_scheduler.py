@@ -74,6 +74,24 @@ def test_rarest_chunk_comes_first() -> None:
     assert asked[0] == Request(A, 4)
 
 
+def test_in_order_the_first_missing_chunk_comes_first() -> None:
+    state = swarm(100, SwarmConfig(in_order=True))
+    state.holder_added(A, None, now=0.0)
+    state.holder_added(B, 0b11 << 98, now=0.0)  # rare elsewhere, and yet in order
+    asked: list[Request] = []
+    while not isinstance(state.next(now=0.0), Done):
+        state.holder_failed(B)
+        state.holder_failed(A)  # what it was asked for is the first again
+        state.holder_added(A, None, now=0.0)
+        some, _ = requests(state, 0.0)
+        assert [each.chunk for each in some] == list(
+            range(len(asked), min(len(asked) + len(some), 100))
+        )
+        state.chunk_verified(A, some[0].chunk, now=0.0)
+        asked.append(some[0])
+    assert [each.chunk for each in asked] == list(range(100))
+
+
 def test_bad_chunk_bans_the_holder_and_is_asked_elsewhere() -> None:
     state = swarm(1)
     state.holder_added(A, None, now=0.0)
