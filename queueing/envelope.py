@@ -13,7 +13,9 @@ import functools
 import os
 import secrets
 import struct
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -52,6 +54,10 @@ _HEADER_NONCE = b"\xff" * 12
 _FIXED = struct.Struct(f">16s16s32s20sQQ{_WRAPPED_KEY_BYTES}s{_SEALED_HEADER_BYTES}sIQI")
 _HEADER = struct.Struct(">32s32sQH")  # content id, content digest, size, name length
 _SIGNATURE_BYTES = 64
+_SEALERS = 2
+"""Threads that seal one file; on more, reading and writing are what takes long."""
+_SEALED_AHEAD_MAX = 4
+"""Chunks that are sealed, or about to be, and not yet written."""
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 
 Sink = Callable[[int, bytes], None]
@@ -221,7 +227,7 @@ def seal_file(
 ) -> OuterManifest:
     """Seal a file chunk by chunk into `sink`; blocks, so call it in a thread.
 
-    Never holds more than one chunk. TooLarge, SourceChanged; OSError when the file cannot be read.
+    Holds a few chunks at a time. TooLarge, SourceChanged; OSError when the file cannot be read.
     """
     padded_bytes = padded_size(size)
     if padded_bytes > PADDED_BYTES_MAX:
@@ -298,17 +304,30 @@ def _seal_chunks(
     count = -(-padded_bytes // chunk_bytes)
     digests: list[bytes] = []
     content_hash = blake3()
-    with path.open("rb") as file:
+
+    def seal(index: int, padded: bytes) -> tuple[bytes, bytes]:
+        context = _chunk_context(seal_id, index, count)
+        sealed = cipher.encrypt(_chunk_nonce(index), padded, context)
+        return sealed, blake3(sealed).digest()
+
+    def write(sealing: Future[tuple[bytes, bytes]]) -> None:
+        sealed, digest = sealing.result()
+        sink(len(digests), sealed)
+        digests.append(digest)
+
+    # Cipher and hashes let go of the interpreter: this thread reads and writes, others seal.
+    with path.open("rb") as file, ThreadPoolExecutor(_SEALERS, "seal") as sealers:
         before = _fingerprint(file)
+        ahead: deque[Future[tuple[bytes, bytes]]] = deque()
         for index in range(count):
             wanted = min(chunk_bytes, padded_bytes - index * chunk_bytes)
             content = file.read(min(wanted, max(0, size - index * chunk_bytes)))
+            ahead.append(sealers.submit(seal, index, content.ljust(wanted, b"\0")))
             content_hash.update(content)
-            padded = content.ljust(wanted, b"\0")
-            context = _chunk_context(seal_id, index, count)
-            sealed = cipher.encrypt(_chunk_nonce(index), padded, context)
-            digests.append(blake3(sealed).digest())
-            sink(index, sealed)
+            if len(ahead) > _SEALED_AHEAD_MAX:
+                write(ahead.popleft())
+        while ahead:
+            write(ahead.popleft())
         if _fingerprint(file) != before or before[0] != size:
             raise SourceChanged
     return tuple(digests), content_hash.digest()

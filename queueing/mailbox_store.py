@@ -31,6 +31,7 @@ from queueing.errors import (
 )
 from queueing.mailbox_client import Connect, Host, Listed, MailboxClient
 from queueing.mailbox_wire import IDS_MAX
+from queueing.shared_chunks import SharedChunks
 from queueing.store import ChunkSource, DepositReceipt, StoreKind, Usage
 
 _Answer = TypeVar("_Answer")
@@ -119,6 +120,7 @@ class MailboxStore:
         candidates = deque(await self._candidates(manifest))
         if not candidates:
             raise NoMailbox
+        chunks = SharedChunks(chunks)
         promised: list[bytes] = []
         failures: list[QueueError] = []
 

@@ -3,8 +3,9 @@
 Owns names, verified writes, and the order fsync -> rename -> fsync of the folder that makes a
 delivery whole. Synchronous: the spool calls it in threads. Must not know the index or asyncio.
 
-What an interrupted deposit has is not journaled: a chunk is there when its digest says so, which
-costs one read at several GB/s and can never be wrong after a crash.
+What an interrupted deposit has is not journaled: after a restart a chunk is there when its digest
+says so, which costs one read at several GB/s and can never be wrong after a crash. While the
+process lives it remembers which chunks it has checked and written, and reads none of them again.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ class SpoolFiles:
         self._staging = folder / "staging"
         for made in (folder, self._sealed, self._staging):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One byte a chunk of each partial file that this process began: 1 when it is there.
+        self._written: dict[bytes, bytearray] = {}
 
     def sweep(self, held: Iterable[bytes], partial: Iterable[bytes]) -> set[bytes]:
         """Delete what belongs to no delivery; return the held ones whose file is gone."""
@@ -55,14 +58,17 @@ class SpoolFiles:
         return self._staging / seal_id.hex()
 
     def adopt(self, manifest: OuterManifest, staged: Path) -> None:
-        """Make a staged file, already fsynced, the partial file of a delivery."""
+        """Make a file that was just sealed and fsynced the partial file of a delivery."""
         staged.replace(self._partial(manifest.delivery_id))
+        self._written[manifest.delivery_id] = bytearray(b"\1") * manifest.count
 
     def begin(self, manifest: OuterManifest) -> list[int]:
         """Create the file where needed and return the chunks that it lacks."""
         path = self._partial(manifest.delivery_id)
         path.touch(mode=0o600)
-        return self._lacks(path, manifest)
+        if manifest.delivery_id not in self._written:
+            self._written[manifest.delivery_id] = self._look(path, manifest)
+        return _zeros(self._written[manifest.delivery_id])
 
     def write(self, manifest: OuterManifest, index: int, sealed: bytes) -> bool:
         """Write a chunk after checking it, BadEnvelope; False when the file is gone meanwhile."""
@@ -76,6 +82,9 @@ class SpoolFiles:
             write_at(descriptor, sealed, manifest.sealed_offset(index))
         finally:
             os.close(descriptor)
+        written = self._written.get(manifest.delivery_id)
+        if written is not None:
+            written[index] = 1
         return True
 
     def finish(self, manifest: OuterManifest) -> bool:
@@ -86,13 +95,15 @@ class SpoolFiles:
         except FileNotFoundError:
             return False
         try:
-            if self._lacks(path, manifest):
+            written = self._written.get(manifest.delivery_id) or self._look(path, manifest)
+            if _zeros(written) or os.fstat(descriptor).st_size != manifest.sealed_bytes:
                 return False
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         path.rename(self._whole(manifest.delivery_id))
         sync_folder(self._sealed)
+        self._written.pop(manifest.delivery_id, None)
         return True
 
     def read(self, manifest: OuterManifest, index: int) -> bytes:
@@ -110,20 +121,25 @@ class SpoolFiles:
 
     def delete(self, delivery_id: bytes) -> None:
         """Delete what there is of a delivery."""
+        self._written.pop(delivery_id, None)
         for path in (self._whole(delivery_id), self._partial(delivery_id)):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def _lacks(self, path: Path, manifest: OuterManifest) -> list[int]:
+    def _look(self, path: Path, manifest: OuterManifest) -> bytearray:
+        """Return one byte a chunk, 1 where the file holds it, by its digest."""
         with path.open("rb") as file:
-            return [
-                index
+            return bytearray(
+                manifest.chunk_is_good(index, file.read(manifest.sealed_size(index)))
                 for index in range(manifest.count)
-                if not manifest.chunk_is_good(index, file.read(manifest.sealed_size(index)))
-            ]
+            )
 
     def _whole(self, delivery_id: bytes) -> Path:
         return self._sealed / delivery_id.hex()
 
     def _partial(self, delivery_id: bytes) -> Path:
         return self._sealed / (delivery_id.hex() + _PARTIAL_SUFFIX)
+
+
+def _zeros(written: bytearray) -> list[int]:
+    return [index for index, is_there in enumerate(written) if not is_there]

@@ -263,3 +263,28 @@ async def test_what_lies_on_disk_holds_neither_name_nor_content(bed: SpoolBed) -
     assert len(stored) > len(content)
     for secret in (NAME.encode(), b"unmistakable", content[:20], content_id_of(content)):
         assert secret not in stored
+
+
+async def test_a_delivery_is_not_read_again_before_it_is_held(
+    bed: SpoolBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, source = _sealed(content_of(2 * MIB))
+    store = await bed.store_of(ALICE)
+    missing = await store.begin(manifest)
+    monkeypatch.setattr("queueing.spool_files.SpoolFiles._look", None)
+    for index in missing:
+        await store.put(manifest, index, await source.read(index))
+    await store.finish(manifest)
+    assert len(await collect_all(store, BOB)) == 1
+
+
+async def test_a_file_that_lost_its_end_is_not_held_though_all_was_written(bed: SpoolBed) -> None:
+    manifest, source = _sealed(content_of(2 * MIB))
+    store = await bed.store_of(ALICE)
+    for index in await store.begin(manifest):
+        await store.put(manifest, index, await source.read(index))
+    partial = bed.folder / "sealed" / (manifest.delivery_id.hex() + ".partial")
+    partial.write_bytes(partial.read_bytes()[:-1])
+    with pytest.raises(BadEnvelope):
+        await store.finish(manifest)
+    assert await collect_all(store, BOB) == []
