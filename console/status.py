@@ -38,6 +38,8 @@ def _parts(name: str, value: object) -> list[str]:
             return []
         case bool():
             return ["yes" if value else "no"]
+        case Mapping() if any(isinstance(each, str) for each in value.values()):
+            return [f"{escape(str(key))}: {escape(str(each))}" for key, each in value.items()]
         case Mapping():
             ordered = sorted(value.items(), key=lambda each: (-each[1], each[0]))
             return [f"{escape(str(key))}={count}" for key, count in ordered if count]

@@ -387,9 +387,7 @@ class Commands:
             await reporter.item(view)
 
     async def _status(self, _: Arguments, reporter: Reporter) -> None:
-        waiting, received = await self._sending.counts()
-        status = self._facts.status()
-        await reporter.result(dataclasses.replace(status, outbox_open=waiting, inbox=received))
+        await reporter.result(await self._sending.told_by_status(self._facts.status()))
 
     async def _snapshot(self, _: Arguments, reporter: Reporter) -> None:
         await self._core.dht.check(None)

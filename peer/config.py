@@ -55,6 +55,10 @@ class MailboxConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quota_bytes: int = 10 * _GIB
     sender_quota_bytes: int = 2 * _GIB
     """Of one sender, so that none fills the box alone."""
+    recipient_quota_bytes: int = 4 * _GIB
+    """For one recipient, so that nobody's absence fills the box alone."""
+    free_bytes_min: int = _GIB // 4
+    """Of the disk; no mail is taken that would leave less."""
     retention_s: int = 30 * 86400
     """The longest expiry that this peer promises."""
 
@@ -85,6 +89,10 @@ class DeliveryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     means: tuple[DeliveryMeans, ...] = (DeliveryMeans.QUEUE, DeliveryMeans.MAILBOX)
     expires_s: int = 7 * 86400
+    audit_s: int = 1800
+    """About how often each host proves that it has what it keeps for this peer."""
+    host_silent_s: int = 3600
+    """Mail at a host that is silent for longer is placed at another."""
 
 
 class DiskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,12 +177,16 @@ def _check(config: Config, name: str) -> None:
         "inbox.file_bytes_max": config.inbox.file_bytes_max,
         "mailbox.quota_bytes": config.mailbox.quota_bytes,
         "mailbox.sender_quota_bytes": config.mailbox.sender_quota_bytes,
+        "mailbox.recipient_quota_bytes": config.mailbox.recipient_quota_bytes,
+        "mailbox.free_bytes_min": config.mailbox.free_bytes_min,
         "mailbox.retention_s": config.mailbox.retention_s - 1,
         "transfer.upload_bytes_per_s": config.transfer.upload_bytes_per_s,
         "transfer.slots": config.transfer.slots - 1,
         "share.piped_quota_bytes": config.share.piped_quota_bytes,
         "disk.free_bytes_min": config.disk.free_bytes_min,
         "delivery.expires_s": config.delivery.expires_s - 1,
+        "delivery.audit_s": config.delivery.audit_s - 1,
+        "delivery.host_silent_s": config.delivery.host_silent_s - 1,
     }
     for key, value in numbers.items():
         if value < 0:

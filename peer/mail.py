@@ -15,12 +15,18 @@ import grpc
 from dht.reachability import Reach
 from dht.records import MailPayload
 from identity.address import Address
+from identity.keys import show_peer_id
 from peer.background import Background
 from peer.config import DeliveryMeans
 from peer.core import Core
 from peer.inbox import Inbox
+from peer.mail_hosts import MailHosts
 from peer.serving import Acceptance
-from queueing.courier import Courier
+from queueing.caretaker import Caretaker, CaretakerConfig
+from queueing.courier import Courier, CourierConfig
+from queueing.envelope import OuterManifest
+from queueing.errors import QueueError
+from queueing.handing_over import HandOver
 from queueing.journal import Journal, OutboxRow
 from queueing.mailbox_client import Host, MailboxClient
 from queueing.mailbox_service import MailboxConfig, MailboxHooks, MailboxService
@@ -33,9 +39,10 @@ from queueing.spool_index import SpoolConfig
 from queueing.states import is_end
 from queueing.store import PendingStore
 
-HOSTS_MAX = 12
 DELIVERY_BYTES_MAX = 4 * 1024**3
 MAIL_LIFE_MARGIN_MS = 1_000
+TICK_S = 30.0
+"""Between two passes of the courier when nothing wakes it; less where audits come more often."""
 TIDY_S = 60.0
 """How often `mail` records are compared with what lies here; soon after a delivery has ended."""
 TIDY_AFTER_S = 1.0
@@ -69,7 +76,7 @@ class Mail:
         self._addresses: tuple[Address, ...] = ()
         self._announcements = 0
         self._ended = asyncio.Event()
-        self._hosts = _Hosts(core)
+        self._hosts = MailHosts(core)
         self._client = MailboxClient(self._connect, core.file.network.network_id)
         self.queue_store = self._rabbit(queue_url) if queue_url else None
         self.queue_host = str(parse_amqp_url(queue_url)) if queue_url else None
@@ -77,7 +84,7 @@ class Mail:
         self.mailbox_store = MailboxStore(
             self._connect,
             self._hosts,
-            journal,
+            journal.placements,
             core.file.network.network_id,
             core.identity,
             wall_ms=core.dht.now_ms,
@@ -91,6 +98,7 @@ class Mail:
             wall_ms=core.dht.now_ms,
         )
         inbox.receipts = self.receiver
+        self.caretaker = self._caretaker()
         self.courier = Courier(
             core.identity,
             core.file.network.network_id,
@@ -99,7 +107,9 @@ class Mail:
             self._stores(),
             self.receiver,
             wall_ms=core.dht.now_ms,
+            caretaker=self.caretaker,
             on_change=self._on_delivery,
+            config=CourierConfig(tick_s=min(TICK_S, core.config.delivery.audit_s)),
         )
 
     @classmethod
@@ -120,7 +130,9 @@ class Mail:
         config = SpoolConfig(
             limit_bytes=limit_bytes,
             sender_limit_bytes=mailbox.sender_quota_bytes,
+            recipient_limit_bytes=mailbox.recipient_quota_bytes,
             delivery_bytes_max=min(DELIVERY_BYTES_MAX, limit_bytes),
+            disk_floor_bytes=mailbox.free_bytes_min,
         )
         spool = await Spool.open(
             core.home.spool,
@@ -160,6 +172,8 @@ class Mail:
                 on_held=self.lies_here,
                 on_nudge=self._on_nudge,
                 on_receipt=self.courier.take_receipt,
+                on_moved=self._on_moved,
+                on_taken_over=self._on_taken_over,
             ),
             wall_ms=self._core.dht.now_ms,
             config=MailboxConfig(
@@ -189,7 +203,34 @@ class Mail:
     def on_contact(self, peer_id: bytes) -> None:
         """A peer proved itself: tell it of mail that waits here, and try mail of ours again."""
         self.courier.wake(collect=self._is_first_contact())
-        self._background.start(self._nudge(peer_id))
+        self._background.start(self._greet(peer_id))
+
+    async def hand_over(self, timeout_s: float) -> int:
+        """Give what is kept for others to hosts that stay; return how many deliveries."""
+        own_id = self._core.identity.peer_id
+        try:
+            return await HandOver(self._client, self._hosts, self._spool, own_id).run(timeout_s)
+        except QueueError:  # the disk, say: the peer leaves all the same
+            return 0
+
+    async def figures(self) -> dict[str, int]:
+        """Tell how full this mailbox is and what limits it, and how audits of others' ended."""
+        config, usage = self._core.config.mailbox, await self._spool.usage()
+        audits = {f"audits-{name}": count for name, count in self.caretaker.audits.items()}
+        return {
+            "deliveries": usage.deliveries,
+            "bytes": usage.bytes,
+            "quota-bytes": config.quota_bytes,
+            "sender-quota-bytes": config.sender_quota_bytes,
+            "recipient-quota-bytes": config.recipient_quota_bytes,
+            "free-bytes-min": config.free_bytes_min,
+            "disk-free-bytes": self._spool.free_bytes(),
+            **audits,
+        }
+
+    async def hosts_noted(self) -> dict[str, str]:
+        """Tell which hosts broke a promise, and which."""
+        return {show_peer_id(host): note for host, note in (await self.caretaker.noted()).items()}
 
     def allows(self, means: DeliveryMeans, via: Sequence[str]) -> bool:
         """Tell whether a way of delivery may be used, by configuration and by the command."""
@@ -220,6 +261,22 @@ class Mail:
                 case DeliveryMeans.MAILBOX:
                     stores.append(self.mailbox_store)
         return stores
+
+    def _caretaker(self) -> Caretaker:
+        delivery = self._core.config.delivery
+        return Caretaker(
+            self._client,
+            self._hosts,
+            self._journal,
+            self._spool,
+            self._core.file.network.network_id,
+            self._core.identity,
+            wall_ms=self._core.dht.now_ms,
+            is_connected=lambda: any(contact.alive for contact in self._core.dht.contacts()),
+            config=CaretakerConfig(
+                audit_ms=delivery.audit_s * 1000, silent_max_ms=delivery.host_silent_s * 1000
+            ),
+        )
 
     def _rabbit(self, url: str) -> RabbitStore:
         return RabbitStore(
@@ -291,6 +348,22 @@ class Mail:
             if idle:
                 await self._core.dht.withdraw(idle)
 
+    async def _on_moved(self, host_id: bytes, delivery_id: bytes, promise: bytes) -> None:
+        if await self.caretaker.heed_move(host_id, delivery_id, promise):
+            await self.courier.recount(delivery_id)
+
+    async def _on_taken_over(self, manifest: OuterManifest) -> None:
+        await self._journal.placements.take_over(
+            manifest.delivery_id, manifest.sender, manifest.expires_ms
+        )
+
+    async def _greet(self, peer_id: bytes) -> None:
+        """Do at once what waited for a peer that was away: it proved itself just now."""
+        await self.caretaker.is_back(peer_id)
+        await self._journal.hasten(peer_id)
+        await self._nudge(peer_id)
+        await self.caretaker.tell_taken_over(Host(peer_id, ()))
+
     async def _nudge(self, recipient: bytes) -> None:
         """Tell a recipient that is there that mail of its waits here."""
         if not await self._spool.waiting(recipient, 0, 1):
@@ -302,43 +375,3 @@ class Mail:
     async def _return_receipt(self, sender: bytes, receipt: bytes, /) -> bool:
         addresses = await self._core.locate(sender)
         return await self._client.return_receipt(Host(sender, addresses), receipt)
-
-
-class _Hosts:
-    """Finds mail hosts over the DHT, as queueing's HostFinder."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._nudgers: dict[bytes, None] = {}
-
-    def nudged(self, host_id: bytes) -> None:
-        """Note a host that says it has mail for us; it is asked once, whatever the DHT says."""
-        if len(self._nudgers) < HOSTS_MAX:
-            self._nudgers[host_id] = None
-
-    async def hosts_near(self, recipient: bytes) -> Sequence[Host]:
-        """Return the live peers closest to the recipient's id, then bootstrap nodes."""
-        views = await self._core.dht.closest_peers(recipient)
-        hosts = {
-            view.peer_id: Host(view.peer_id, (view.address,))
-            for view in views
-            if view.peer_id != recipient and not view.client
-        }
-        bootstrap = {node.address for node in self._core.file.bootstrap}
-        for view in self._core.dht.contacts():
-            if view.alive and view.address in bootstrap and view.peer_id != recipient:
-                hosts.setdefault(view.peer_id, Host(view.peer_id, (view.address,)))
-        return list(hosts.values())[:HOSTS_MAX]
-
-    async def hosts_with_mail(self, recipient: bytes) -> Sequence[Host]:
-        """Return the hosts that nudged us, then the publishers of `mail` records."""
-        nudgers, self._nudgers = self._nudgers, {}
-        hosts = {host_id: Host(host_id, ()) for host_id in nudgers}
-        for item in await self._core.dht.find_mail(recipient):
-            hosts[item.publisher] = Host(item.publisher, item.payload.addresses)
-        return list(hosts.values())[: HOSTS_MAX * 2]
-
-    async def locate(self, peer_id: bytes) -> Host | None:
-        """Return where a host is now."""
-        addresses = await self._core.locate(peer_id)
-        return Host(peer_id, addresses) if addresses else None

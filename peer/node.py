@@ -60,6 +60,7 @@ from transfer.service import ServiceConfig, TransferService
 PUBLISH_TIMEOUT_S = 3.0
 QUEUE_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 4.0
+HAND_OVER_TIMEOUT_S = 3.0
 PEER_RECORD_LIFE_MS = 24 * 3600 * 1000
 PEER_RECORD_REFRESH_S = 6 * 3600.0
 NOBODY_ANSWERS = "no peer of the network answers, so nothing can be found"
@@ -336,6 +337,9 @@ class Peer:
         if self._control is not None:
             await self._control.stop()
         await self._background.close()
+        if self._is_ready and self._mail is not None:
+            handed = await self._mail.hand_over(HAND_OVER_TIMEOUT_S)
+            _log.info("handed %d deliveries over to other hosts", handed)
         if self._is_ready and not await self.core.dht.withdraw_all(timeout_s=LEAVE_TIMEOUT_S):
             _log.info("not every record was withdrawn in time; they expire by themselves")
         if self._listener is not None:

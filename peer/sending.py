@@ -33,7 +33,7 @@ from peer.inbox import Inbox
 from peer.mail import Mail
 from peer.reporting import Reporter
 from peer.sharing import check_source
-from peer.views import InboxView, OutboxView, Progress, SentView, utc_text
+from peer.views import InboxView, OutboxView, Progress, SentView, StatusView, utc_text
 from queueing.courier import Sent
 from queueing.envelope import LIFETIME_MAX_MS
 from queueing.journal import OutboxRow
@@ -242,6 +242,17 @@ class Sending:
         """Return how many deliveries are under way, and how many files came in."""
         rows = await self._mail.courier.rows()
         return sum(not is_end(row.state) for row in rows), len(self._inbox.journal.all())
+
+    async def told_by_status(self, status: StatusView) -> StatusView:
+        """Return the status with what only stores can tell: they are asked in their threads."""
+        waiting, received = await self.counts()
+        return dataclasses.replace(
+            status,
+            outbox_open=waiting,
+            inbox=received,
+            mail=await self._mail.figures(),
+            hosts_noted=await self._mail.hosts_noted(),
+        )
 
     def inbox(self) -> list[InboxView]:
         """Return the complete files that came in."""

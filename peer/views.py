@@ -182,6 +182,11 @@ class StatusView:
     """The longest that the event loop was late in the last minute."""
     loop_stalls: int = 0
     """How often it was late by more than 50 ms since the start."""
+    mail: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """The mailbox kept for others: what lies in it, its limits, the free disk; and of others'
+    mailboxes the audits passed, failed and unanswered."""
+    hosts_noted: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Hosts that broke a promise and get no mail at present, by id, and which."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ Owns the order of the steps, so that a crash between any two loses nothing and d
 - Receiving (`queueing.receiver`): verify -> the inbox writes, fsyncs, renames -> journal -> ack.
 
 Knows only `PendingStore`s, best first; must not know how they work, nor the DHT, nor files of the
-recipient. Time and randomness are given. Nothing here runs by itself but `run`.
+recipient. What becomes of copies at mailboxes it hears from a caretaker. Time and randomness are
+given. Nothing here runs by itself but `run`.
 """
 
 import asyncio
@@ -15,9 +16,10 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from identity.keys import Identity
+from queueing.caretaker import AuditResult, Copies
 from queueing.errors import (
     BadReceipt,
     Expired,
@@ -52,8 +54,8 @@ class CourierConfig:
     retry_base_ms: int = 15_000
     """First pause after a failed deposit; doubles, with jitter."""
     retry_max_ms: int = 15 * 60 * 1000
-    refresh_ms: int = 30 * 60 * 1000
-    """How often hosts of stored deliveries are asked whether they still have them."""
+    recount_ms: int = 30 * 60 * 1000
+    """How often the copies of a stored delivery are counted, and missing ones placed."""
     keep_ended_ms: int = 7 * 24 * 3600 * 1000
     """Ended deliveries stay in the outbox for so long after their expiry."""
 
@@ -65,6 +67,22 @@ class Sent:
     row: OutboxRow
     failures: tuple[tuple[StoreKind, QueueError], ...]
     """Why stores that come before the one that took it (or all) did not."""
+
+
+class Caretaking(Protocol):
+    """Looks after copies at mailboxes (`queueing.caretaker.Caretaker`)."""
+
+    async def audit(self) -> AuditResult:
+        """Audit hosts whose time has come."""
+        ...
+
+    async def copies(self, delivery_id: bytes) -> Copies:
+        """Return who keeps a delivery, as far as is known."""
+        ...
+
+    async def tell_ends(self) -> None:
+        """Tell hosts of deliveries that have ended."""
+        ...
 
 
 class Courier:
@@ -80,6 +98,7 @@ class Courier:
         receiver: Receiver,
         *,
         wall_ms: Callable[[], int],
+        caretaker: Caretaking | None = None,
         rng: random.Random | None = None,
         on_change: Callable[[OutboxRow], None] = lambda _row: None,
         config: CourierConfig = CourierConfig(),
@@ -91,6 +110,7 @@ class Courier:
         self._stores = tuple(stores)
         self._receiver = receiver
         self._wall_ms = wall_ms
+        self._caretaker = caretaker
         self._rng = rng or random.Random()
         self._on_change = on_change
         self._config = config
@@ -99,7 +119,6 @@ class Courier:
         self._ask_mailboxes_ms = 0
         self._changed = asyncio.Condition()
         self._depositing: set[bytes] = set()
-        self._refreshed_ms = 0
         self._hurried_ms = 0
         self.failed_passes = 0
         """Passes of `run` that ended early, since the disk failed."""
@@ -222,12 +241,37 @@ class Courier:
             if row.expires_ms > now_ms:
                 await self._deposit(row)
 
-    async def refresh(self) -> None:
-        """Ask the hosts of stored mail again; copies that went are placed anew from the spool."""
-        self._refreshed_ms = self._wall_ms()
-        for row in await self._journal.rows(State.STORED):
-            if row.kind is StoreKind.MAILBOX:
-                await self._deposit(row, only=StoreKind.MAILBOX)
+    async def tend(self) -> None:
+        """Have hosts of stored mail audited, make up for copies that went, and tell of ends."""
+        if self._caretaker is None:
+            return
+        result = await self._caretaker.audit()
+        for receipt in result.receipts:
+            await self.take_receipt(receipt)
+        due = await self._journal.rows(State.STORED, next_try_before_ms=self._wall_ms())
+        for delivery_id in result.lost.union(row.delivery_id for row in due):
+            await self.recount(delivery_id)
+        await self._caretaker.tell_ends()
+
+    async def recount(self, delivery_id: bytes) -> None:
+        """Note who keeps a stored delivery now, and place the copies that are missing."""
+        row = await self._journal.get(delivery_id)
+        if self._caretaker is None or row is None or row.state is not State.STORED:
+            return
+        if row.kind is not StoreKind.MAILBOX:
+            await self._journal.update(row, self._wall_ms() + self._config.recount_ms)
+            return
+        copies = await self._caretaker.copies(delivery_id)
+        if not copies.held_by:
+            lost = replace(row, kind=StoreKind.SPOOL, held_by=())
+            await self._deposit(await self._advance(lost, Event.LOST))
+            return
+        counted = replace(row, held_by=copies.held_by)
+        kept = await self._journal.update(counted, self._wall_ms() + self._config.recount_ms)
+        if kept and counted != row:
+            await self._tell(counted)
+        if copies.are_short:
+            await self._deposit(counted, only=StoreKind.MAILBOX)
 
     async def expire(self) -> None:
         """End what has expired and forget what is old."""
@@ -277,8 +321,7 @@ class Courier:
         if hurried:
             self._hurried_ms = now_ms
         await self.retry(hurried=hurried)
-        if now_ms - self._refreshed_ms >= self._config.refresh_ms:
-            await self.refresh()
+        await self.tend()
 
     async def _deposit(self, row: OutboxRow, only: StoreKind | None = None) -> Sent:
         failures: list[tuple[StoreKind, QueueError]] = []
@@ -298,8 +341,9 @@ class Courier:
                 except QueueError as error:
                     failures.append((store.kind, error))
                     continue
-                stored = replace(row, kind=kept.kind, held_by=kept.held_by, reason="")
-                row = await self._advance(stored, Event.DEPOSITED)
+                stored = replace(row, kind=kept.kind, held_by=kept.held_by, reason="", attempts=0)
+                recount_ms = self._wall_ms() + self._config.recount_ms
+                row = await self._advance(stored, Event.DEPOSITED, next_try_ms=recount_ms)
                 if row.state is State.CANCELLED:  # while it was being deposited
                     await _tolerantly(store.cancel(manifest))
                 return Sent(row, tuple(failures))
@@ -315,8 +359,9 @@ class Courier:
             return current
         reason = str(failures[-1][1]) if failures else ""
         row = replace(current, attempts=current.attempts + 1, reason=reason)
-        await self._journal.update(row, self._wall_ms() + self._pause_ms(row.attempts))
-        return row
+        next_try_ms = self._wall_ms() + self._pause_ms(row.attempts)
+        kept = await self._journal.update(row, next_try_ms)
+        return row if kept else await self._row(row.delivery_id)
 
     async def _receive_due(self) -> bool:
         """Collect from queues each time, from mailboxes when there is a reason or it is long ago.
@@ -350,12 +395,13 @@ class Courier:
             for receipt in found or ():
                 await self.take_receipt(receipt)
 
-    async def _advance(self, row: OutboxRow, event: Event) -> OutboxRow:
+    async def _advance(self, row: OutboxRow, event: Event, next_try_ms: int = 0) -> OutboxRow:
         current = await self._row(row.delivery_id)  # it may have ended while we waited
         if is_end(current.state):
             return current
         row = replace(row, state=advance(current.state, event))
-        await self._journal.update(row)
+        if not await self._journal.update(row, next_try_ms):
+            return await self._row(row.delivery_id)
         await self._tell(row)
         return row
 

@@ -1,24 +1,26 @@
 """What the courier must never forget: the outbox, what was received, receipts still to return.
 
-Owns one SQLite file, used from one thread of its own; each method is durable when it returns. It
-also implements `Placements` for the mailbox store. Must not know stores, wires or clocks.
+Owns these tables; in the same file lie the `placements` of the mailbox store. Each method is
+durable when it returns. Must not know stores, wires or clocks.
 """
 
+# ruff: noqa: S608 - statements are joined from constants of this module only
+
 import asyncio
-import functools
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from queueing.errors import StorageFailed
+from queueing.ledger import Ledger
+from queueing.placements import SCHEMA as _PLACEMENTS_SCHEMA
+from queueing.placements import PlacementBook
 from queueing.states import ENDS, State
 from queueing.store import StoreKind
 
-_R = TypeVar("_R")
 OUTBOX_ROWS_MAX = 10_000
 """Rows that `rows` returns; ended ones are pruned by age."""
 DUE_PAGE_MAX = 200
@@ -42,12 +44,6 @@ CREATE TABLE IF NOT EXISTS outbox (
     only TEXT NOT NULL DEFAULT 'null'
 );
 CREATE INDEX IF NOT EXISTS outbox_by_state ON outbox (state, next_try_ms);
-CREATE TABLE IF NOT EXISTS placements (
-    delivery_id BLOB NOT NULL,
-    host BLOB NOT NULL,
-    expires_ms INTEGER NOT NULL,
-    PRIMARY KEY (delivery_id, host)
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS received (
     sender BLOB NOT NULL,
     seal_id BLOB NOT NULL,
@@ -118,14 +114,9 @@ class Journal:
     """The courier's memory; build it with `Journal.open`."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        path.chmod(0o600)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")  # durable when a call returns
-        self._database.executescript(_SCHEMA)
-        self._closed = False
+        self._ledger = Ledger(path, _SCHEMA + _PLACEMENTS_SCHEMA, "the journal of deliveries")
+        self.placements = PlacementBook(self._ledger)
+        """Which hosts keep which delivery."""
 
     @classmethod
     async def open(cls, path: Path) -> "Journal":
@@ -137,10 +128,7 @@ class Journal:
 
     async def close(self) -> None:
         """Close the file; a second close does nothing."""
-        if not self._closed:
-            self._closed = True
-            await self._in_thread(self._database.close)
-            self._thread.shutdown(wait=False)
+        await self._ledger.close()
 
     # The outbox.
 
@@ -152,18 +140,24 @@ class Journal:
             row.reason, row.attempts, json.dumps(row.only),
         )  # fmt: skip
         marks = ", ".join("?" * len(values))
-        await self._execute(f"INSERT INTO outbox ({_OUTBOX}) VALUES ({marks})", values)  # noqa: S608
+        await self._execute(f"INSERT INTO outbox ({_OUTBOX}) VALUES ({marks})", values)
 
-    async def update(self, row: OutboxRow, next_try_ms: int = 0) -> None:
-        """Write what may change in a row: state, keepers, reason, attempts."""
-        await self._execute(
+    async def update(self, row: OutboxRow, next_try_ms: int = 0) -> bool:
+        """Write what may change in a row: state, keepers, reason, attempts.
+
+        An end is never left: False when the delivery has ended meanwhile, and nothing is written.
+        """
+        marks = ", ".join("?" * len(ENDS))
+        changed = await self._fetch(
             "UPDATE outbox SET state = ?, kind = ?, held_by = ?, reason = ?, attempts = ?,"
-            " next_try_ms = ? WHERE delivery_id = ?",
+            f" next_try_ms = ? WHERE delivery_id = ? AND state NOT IN ({marks})"
+            " RETURNING delivery_id",
             (
                 row.state, row.kind, json.dumps(row.held_by), row.reason, row.attempts,
-                next_try_ms, row.delivery_id,
+                next_try_ms, row.delivery_id, *sorted(ENDS),
             ),
         )  # fmt: skip
+        return bool(changed)
 
     async def get(self, delivery_id: bytes) -> OutboxRow | None:
         """Return one delivery."""
@@ -189,37 +183,15 @@ class Journal:
         """Forget what has expired; ended deliveries stay listed for some time more."""
         marks = ", ".join("?" * len(ENDS))
         await self._execute(
-            f"DELETE FROM outbox WHERE state IN ({marks}) AND expires_ms <= ?",  # noqa: S608
+            f"DELETE FROM outbox WHERE state IN ({marks}) AND expires_ms <= ?",
             (*sorted(ENDS), now_ms - keep_ended_ms),
         )
         for statement in (
-            "DELETE FROM placements WHERE expires_ms <= ?",
             "DELETE FROM received WHERE expires_ms <= ?",
             "DELETE FROM receipts_due WHERE expires_ms <= ?",
         ):
             await self._execute(statement, (now_ms,))
-
-    # Placements, for the mailbox store.
-
-    async def place(self, delivery_id: bytes, hosts: Sequence[bytes], expires_ms: int) -> None:
-        """Note hosts of a delivery, besides those noted before."""
-        for host in hosts:
-            await self._execute(
-                "INSERT OR REPLACE INTO placements VALUES (?, ?, ?)",
-                (delivery_id, host, expires_ms),
-            )
-
-    async def hosts_of(self, delivery_id: bytes) -> Sequence[bytes]:
-        """Return the hosts noted for a delivery."""
-        found = await self._fetch(
-            "SELECT host FROM placements WHERE delivery_id = ? ORDER BY host", (delivery_id,)
-        )
-        return [bytes(host) for (host,) in found]
-
-    async def hosts(self) -> Sequence[bytes]:
-        """Return every host that keeps a delivery of ours."""
-        found = await self._fetch("SELECT DISTINCT host FROM placements ORDER BY host", ())
-        return [bytes(host) for (host,) in found]
+        await self.placements.prune(now_ms)
 
     # What was received.
 
@@ -237,25 +209,19 @@ class Journal:
     ) -> None:  # fmt: skip
         """Note that a letter is done with, and (when `due`) that its receipt is to be returned."""
 
-        def write() -> None:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                self._database.execute(
-                    "INSERT OR REPLACE INTO received VALUES (?, ?, ?, ?, ?)",
-                    (sender, seal_id, delivery_id, receipt, expires_ms),
-                )
-                if due:
-                    self._database.execute(
-                        "INSERT OR REPLACE INTO receipts_due"
-                        " (delivery_id, sender, receipt, expires_ms) VALUES (?, ?, ?, ?)",
-                        (delivery_id, sender, receipt, expires_ms),
-                    )
-            except sqlite3.Error:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
-
-        await self._in_thread(write)
+        statements: list[tuple[str, Sequence[object]]] = [
+            (
+                "INSERT OR REPLACE INTO received VALUES (?, ?, ?, ?, ?)",
+                (sender, seal_id, delivery_id, receipt, expires_ms),
+            )
+        ]
+        if due:
+            insert = (
+                "INSERT OR REPLACE INTO receipts_due (delivery_id, sender, receipt, expires_ms)"
+                " VALUES (?, ?, ?, ?)"
+            )
+            statements.append((insert, (delivery_id, sender, receipt, expires_ms)))
+        await self._ledger.execute_all(statements)
 
     # Receipts to return.
 
@@ -279,31 +245,29 @@ class Journal:
             (next_try_ms, delivery_id),
         )
 
+    async def hasten(self, sender: bytes) -> None:
+        """Let receipts for a sender that shows itself be returned at the next pass."""
+        await self._execute(
+            "UPDATE receipts_due SET next_try_ms = 0 WHERE sender = ? AND next_try_ms > 0",
+            (sender,),
+        )
+
     async def returned(self, delivery_id: bytes) -> None:
         """Note that the sender has the receipt."""
         await self._execute("DELETE FROM receipts_due WHERE delivery_id = ?", (delivery_id,))
 
     async def _rows(self, condition: str, values: Sequence[object]) -> list[OutboxRow]:
         found = await self._fetch(
-            f"SELECT {_OUTBOX} FROM outbox {condition} ORDER BY position LIMIT {OUTBOX_ROWS_MAX}",  # noqa: S608
+            f"SELECT {_OUTBOX} FROM outbox {condition} ORDER BY position LIMIT {OUTBOX_ROWS_MAX}",
             values,
         )
         return [_outbox_row(each) for each in found]
 
     async def _execute(self, statement: str, values: Sequence[object]) -> None:
-        await self._in_thread(self._database.execute, statement, tuple(values))
+        await self._ledger.execute(statement, *values)
 
     async def _fetch(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        return await self._in_thread(
-            lambda: self._database.execute(statement, tuple(values)).fetchall()
-        )
-
-    async def _in_thread(self, function: Callable[..., _R], *arguments: object) -> _R:
-        call = functools.partial(function, *arguments)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except sqlite3.Error as error:
-            raise StorageFailed(f"the journal of deliveries: {error}") from error
+        return await self._ledger.fetch(statement, *values)
 
 
 def _outbox_row(values: tuple[Any, ...]) -> OutboxRow:

@@ -4,8 +4,10 @@ Owns the policy: which hosts get a copy, when a delivery counts as stored, and h
 copies become one delivery again. Must not know the DHT: hosts come from a `HostFinder`.
 
 A deposit goes to `copies_wanted` hosts, best candidates first; it is stored once `copies_needed`
-of them have fsynced and signed their promise, or all that exist where these are fewer. Any one
-host may be dead or lie: every manifest and chunk is checked, and the next host is asked.
+of them have fsynced and signed their promise, or all that exist where these are fewer. Hosts whose
+promise stands are not asked again: a deposit of the same delivery makes up what is missing. Any one
+host may be dead or lie: every manifest and chunk is checked, and the next host is asked; whether
+promises are kept is the caretaker's to find out.
 """
 
 import asyncio
@@ -31,6 +33,7 @@ from queueing.errors import (
 )
 from queueing.mailbox_client import Connect, Host, Listed, MailboxClient
 from queueing.mailbox_wire import IDS_MAX
+from queueing.placements import PlacementBook
 from queueing.shared_chunks import SharedChunks
 from queueing.store import ChunkSource, DepositReceipt, StoreKind, Usage
 
@@ -50,22 +53,6 @@ class HostFinder(Protocol):
 
     async def locate(self, peer_id: bytes) -> Host | None:
         """Return where a host is now; None when nobody knows."""
-        ...
-
-
-class Placements(Protocol):
-    """Remembers which hosts keep a delivery of ours; the courier's journal implements it."""
-
-    async def place(self, delivery_id: bytes, hosts: Sequence[bytes], expires_ms: int) -> None:
-        """Note hosts of a delivery, besides those noted before."""
-        ...
-
-    async def hosts_of(self, delivery_id: bytes) -> Sequence[bytes]:
-        """Return the hosts noted for a delivery."""
-        ...
-
-    async def hosts(self) -> Sequence[bytes]:
-        """Return every host that keeps a delivery of ours."""
         ...
 
 
@@ -97,7 +84,7 @@ class MailboxStore:
         self,
         connect: Connect,
         finder: HostFinder,
-        placements: Placements,
+        placements: PlacementBook,
         network_id: bytes,
         identity: Identity,
         *,
@@ -116,43 +103,68 @@ class MailboxStore:
         """Deliveries that some host listed and no host could hand out."""
 
     async def deposit(self, manifest: OuterManifest, chunks: ChunkSource) -> DepositReceipt:
-        """Place copies at several hosts; see the module's docstring."""
-        candidates = deque(await self._candidates(manifest))
-        if not candidates:
-            raise NoMailbox
-        chunks = SharedChunks(chunks)
-        promised: list[bytes] = []
+        """Place the copies that are missing; see the module's docstring."""
+        keepers = await self._placements.keepers(manifest.delivery_id)
         failures: list[QueueError] = []
+        if len(keepers) < self._config.copies_wanted:
+            candidates = deque(await self._candidates(manifest, keepers))
+            if not candidates and not keepers:
+                raise NoMailbox
+            shared = SharedChunks(chunks)
+            keepers += await self._place(manifest, shared, candidates, failures, len(keepers))
+        if not keepers:
+            raise _worst(failures)
+        held_by = tuple(show_peer_id(peer_id) for peer_id in sorted(keepers))
+        return DepositReceipt(self.kind, held_by, manifest.expires_ms)
+
+    async def _place(
+        self,
+        manifest: OuterManifest,
+        chunks: ChunkSource,
+        candidates: deque[Host],
+        failures: list[QueueError],
+        have: int,
+    ) -> list[bytes]:
+        """Deposit at candidates until there are enough copies; return who promised."""
+        promised: list[bytes] = []
 
         async def place_one() -> None:
             while candidates:
                 host = candidates.popleft()
                 try:
-                    await self._client.deposit(host, manifest, chunks)
+                    await self._deposit_at(host, manifest, chunks)
                 except QueueError as error:
                     failures.append(error)
                 else:
                     promised.append(host.peer_id)
                     return
 
+        config = self._config
         begun_s = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             pending = {
-                group.create_task(place_one()) for _copy in range(self._config.copies_wanted)
+                group.create_task(place_one()) for _copy in range(config.copies_wanted - have)
             }
-            while pending and len(promised) < self._config.copies_needed:
+            while pending and have + len(promised) < config.copies_needed:
                 _done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             if pending:
                 took_s = asyncio.get_running_loop().time() - begun_s
-                grace_s = max(self._config.straggler_grace_s, took_s)
+                grace_s = max(config.straggler_grace_s, took_s)
                 _done, pending = await asyncio.wait(pending, timeout=grace_s)
             for straggler in pending:
                 straggler.cancel()
-        if not promised:
-            raise _worst(failures)
-        await self._placements.place(manifest.delivery_id, promised, manifest.expires_ms)
-        held_by = tuple(show_peer_id(peer_id) for peer_id in promised)
-        return DepositReceipt(self.kind, held_by, manifest.expires_ms)
+        return promised
+
+    async def _deposit_at(self, host: Host, manifest: OuterManifest, chunks: ChunkSource) -> None:
+        """Deposit at one host. It is entered first: it may have all though its answer is lost."""
+        book, delivery_id = self._placements, manifest.delivery_id
+        await book.intend(delivery_id, host.peer_id, manifest.expires_ms)
+        try:
+            kept = await self._client.deposit(host, manifest, chunks)
+        except (MailboxFull, NoMailbox, Refused, TooLarge):
+            await book.forget(delivery_id, host.peer_id)
+            raise
+        await book.promise(delivery_id, host.peer_id, manifest.expires_ms, kept.signed)
 
     async def collect(self, recipient: bytes) -> AsyncIterator["MailboxDelivery"]:
         """Yield what waits for us at any host, each delivery once."""
@@ -197,9 +209,14 @@ class MailboxStore:
         async def ask(host_id: bytes) -> bool:
             host = await self._finder.locate(host_id)
             if host is None:
-                return False
+                return False  # the caretaker tells it later
             async with self._calls:
-                return await self._client.cancel(host, manifest.delivery_id)
+                try:
+                    dropped = await self._client.cancel(host, manifest.delivery_id)
+                except UnknownDelivery:
+                    dropped = False
+            await self._placements.forget(manifest.delivery_id, host_id)
+            return dropped
 
         hosts = await self._placements.hosts_of(manifest.delivery_id)
         return any((await _gather({host_id: ask(host_id) for host_id in hosts})).values())
@@ -225,18 +242,19 @@ class MailboxStore:
     async def close(self) -> None:
         """Nothing is kept open here: the channels belong to the pool."""
 
-    async def _candidates(self, manifest: OuterManifest) -> list[Host]:
-        """Return hosts to try: those that have it already first, then the nearest."""
+    async def _candidates(self, manifest: OuterManifest, keepers: Sequence[bytes]) -> list[Host]:
+        """Return hosts to try: those that may have a part already first, then the nearest."""
+        begun = await self._placements.hosts_of(manifest.delivery_id)
         located = [
-            await self._finder.locate(host_id)
-            for host_id in await self._placements.hosts_of(manifest.delivery_id)
+            await self._finder.locate(host_id) for host_id in begun if host_id not in keepers
         ]
         candidates = {host.peer_id: host for host in located if host is not None}
         for host in await self._finder.hosts_near(manifest.recipient):
             candidates.setdefault(host.peer_id, host)
-        for excluded in (self._own_id, manifest.recipient):
-            candidates.pop(excluded, None)
-        return list(candidates.values())[: self._config.candidates_max]
+        shunned = await self._placements.shunned(self._wall_ms())
+        excluded = {self._own_id, manifest.recipient, *keepers, *shunned}
+        usable = [host for host in candidates.values() if host.peer_id not in excluded]
+        return usable[: self._config.candidates_max]
 
     async def _ask_all(self, hosts: Sequence[Host]) -> list[tuple[Host, list[Listed]]]:
         async def ask(host: Host) -> list[Listed]:

@@ -107,7 +107,7 @@ class Spool:
         return await self.drop(manifest.delivery_id)
 
     async def usage(self, sender: bytes | None = None) -> Usage:
-        """Return how full the spool is, or how much of it one sender fills."""
+        """Return how much others' mail fills of the spool, or one sender's."""
         return await self._in_thread(self._index.usage, sender)
 
     async def close(self) -> None:
@@ -145,8 +145,11 @@ class Spool:
     async def put(self, manifest: OuterManifest, index: int, sealed: bytes) -> None:
         """Write one chunk of a delivery that was begun; it is not durable before `finish`.
 
-        BadEnvelope, MailboxFull. The same chunk again changes nothing.
+        BadEnvelope, MailboxFull. The same chunk again changes nothing. The floor of free disk holds
+        here too: others fill the disk while a deposit is under way.
         """
+        if self._files.free_bytes() - len(sealed) < self._config.disk_floor_bytes:
+            raise MailboxFull("the disk of the mailbox is nearly full")
         written = await self._on_disk(self._files.write, manifest, index, sealed)
         if not written and not await self.keeps(manifest.delivery_id):
             raise UnknownDelivery("the delivery was dropped while it was being deposited")
@@ -173,6 +176,19 @@ class Spool:
     async def held_ids(self, sender: bytes) -> list[bytes]:
         """Return the deliveries of a sender that are held whole."""
         return await self._in_thread(self._index.held_ids, sender)
+
+    async def kept_for_others(self, limit: int) -> list[Row]:
+        """Return whole deliveries of other senders, the smallest first."""
+        return await self._in_thread(self._index.kept_for_others, self._wall_ms(), limit)
+
+    async def forget(self, delivery_id: bytes) -> None:
+        """Let go of a delivery that others keep now; it may come here again."""
+        await self._in_thread(self._index.forget, delivery_id)
+        await self._on_disk(self._files.delete, delivery_id)
+
+    def free_bytes(self) -> int:
+        """Return how much of the disk is free."""
+        return self._files.free_bytes()
 
     async def waiting(self, recipient: bytes, after: int, limit: int = _PAGE_MAX) -> list[Row]:
         """Return one page of the whole deliveries for a recipient, oldest first."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from queueing.envelope import OuterManifest
 from queueing.errors import MailboxFull, Refused, TooLarge
+from queueing.ledger import add_columns
 from queueing.store import Usage
 
 _SCHEMA = """
@@ -28,7 +29,8 @@ CREATE TABLE IF NOT EXISTS deliveries (
     created_ms INTEGER NOT NULL,
     expires_ms INTEGER NOT NULL,
     stage TEXT NOT NULL,
-    receipt BLOB
+    receipt BLOB,
+    own INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS deliveries_of_recipient ON deliveries (recipient, stage, position);
 CREATE INDEX IF NOT EXISTS deliveries_of_sender ON deliveries (sender, stage);
@@ -98,6 +100,7 @@ class SpoolIndex:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")  # durable when a call returns
         self._database.executescript(_SCHEMA)
+        add_columns(self._database, "deliveries", {"own": "INTEGER NOT NULL DEFAULT 0"})
 
     def close(self) -> None:
         """Close the database."""
@@ -119,10 +122,11 @@ class SpoolIndex:
         values = (
             manifest.delivery_id, manifest.sender, manifest.recipient, manifest.encoded,
             manifest.sealed_bytes, now_ms, manifest.created_ms, manifest.expires_ms, Stage.PARTIAL,
+            own,
         )  # fmt: skip
         self._database.execute(
             "INSERT INTO deliveries (delivery_id, sender, recipient, manifest, sealed_bytes,"
-            " begun_ms, created_ms, expires_ms, stage) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " begun_ms, created_ms, expires_ms, stage, own) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
         row = self.get(manifest.delivery_id)
@@ -196,6 +200,15 @@ class SpoolIndex:
         )
         return [bytes(delivery_id) for (delivery_id,) in found]
 
+    def kept_for_others(self, now_ms: int, limit: int) -> list[Row]:
+        """Return whole deliveries of other senders, the smallest first."""
+        found = self._database.execute(
+            f"SELECT {_ROW} FROM deliveries WHERE stage = 'held' AND NOT own AND expires_ms > ?"
+            " ORDER BY sealed_bytes, position LIMIT ?",
+            (now_ms, limit),
+        )
+        return [_row(values) for values in found]
+
     def rows(self) -> Iterable[Row]:
         """Return every row."""
         return [_row(values) for values in self._database.execute(f"SELECT {_ROW} FROM deliveries")]
@@ -219,7 +232,7 @@ class SpoolIndex:
         return [bytes(delivery_id) for (delivery_id,) in found.fetchall()]
 
     def usage(self, sender: bytes | None = None) -> Usage:
-        """Return how full the spool is, or how much of it one sender fills."""
+        """Return how much others' mail fills of the spool, or one sender's."""
         if sender is None:
             deliveries, size = self._sum("1", ())
             return Usage(deliveries, size, self._config.limit_bytes)
@@ -230,7 +243,9 @@ class SpoolIndex:
         config, size = self._config, manifest.sealed_bytes
         if size > config.delivery_bytes_max:
             raise TooLarge
-        (count,) = self._database.execute("SELECT COUNT(*) FROM deliveries").fetchone()
+        (count,) = self._database.execute(
+            "SELECT COUNT(*) FROM deliveries WHERE NOT own"
+        ).fetchone()
         if count >= config.deliveries_max:
             raise MailboxFull
         (count,) = self._database.execute(
@@ -249,7 +264,7 @@ class SpoolIndex:
     def _sum(self, condition: str, values: tuple[bytes, ...]) -> tuple[int, int]:
         deliveries, size = self._database.execute(
             "SELECT COUNT(*), COALESCE(SUM(sealed_bytes), 0) FROM deliveries"
-            f" WHERE {_IN_USE} AND {condition}",
+            f" WHERE {_IN_USE} AND NOT own AND {condition}",
             values,
         ).fetchone()
         return int(deliveries), int(size)

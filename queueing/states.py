@@ -4,8 +4,9 @@ Inputs:     `Event`s, reported by the courier after they were made durable.
 Outputs:    the next `State`.
 States:     SPOOLED (only the sender has it) -> STORED (others keep it) -> one of the ends
             DELIVERED, EXPIRED, CANCELLED, REFUSED.
-Invariants: an end is never left, whatever comes late; STORED never falls back, since hosts that
-            do not answer may still have it; DELIVERED and REFUSED come from a checked receipt only.
+            STORED falls back to SPOOLED when no keeper's promise is believed any more.
+Invariants: an end is never left, whatever comes late; DELIVERED and REFUSED come from a checked
+            receipt only, never from what a keeper says.
 
 Must not know stores, clocks or files.
 """
@@ -28,6 +29,8 @@ class Event(enum.Enum):
     """What happened to a delivery."""
 
     DEPOSITED = enum.auto()
+    LOST = enum.auto()
+    """No keeper is left that answers and proves what it has; a late receipt still counts."""
     RECEIPT_DELIVERED = enum.auto()
     RECEIPT_REFUSED = enum.auto()
     EXPIRY = enum.auto()
@@ -39,6 +42,7 @@ ENDS = frozenset({State.DELIVERED, State.EXPIRED, State.CANCELLED, State.REFUSED
 _TABLE: dict[State, dict[Event, State]] = {
     State.SPOOLED: {
         Event.DEPOSITED: State.STORED,
+        Event.LOST: State.SPOOLED,
         Event.RECEIPT_DELIVERED: State.DELIVERED,
         Event.RECEIPT_REFUSED: State.REFUSED,
         Event.EXPIRY: State.EXPIRED,
@@ -46,6 +50,7 @@ _TABLE: dict[State, dict[Event, State]] = {
     },
     State.STORED: {
         Event.DEPOSITED: State.STORED,
+        Event.LOST: State.SPOOLED,
         Event.RECEIPT_DELIVERED: State.DELIVERED,
         Event.RECEIPT_REFUSED: State.REFUSED,
         Event.EXPIRY: State.EXPIRED,

@@ -15,10 +15,20 @@ def test_names_and_values_stand_in_two_columns_and_long_values_go_on_below() -> 
     assert "none" not in "".join(lines)
 
 
+def test_notes_on_others_stand_beside_whom_they_concern() -> None:
+    fields = {"hosts_noted": {"abc": "gave a wrong proof", "def": "lost a delivery"}}
+    (line,) = status_lines(fields, width=80)
+    assert line == "hosts_noted  abc: gave a wrong proof, def: lost a delivery"
+
+
 @given(
     st.dictionaries(
         st.text(max_size=9),
-        st.none() | st.text() | st.integers() | st.dictionaries(st.text(), st.integers()),
+        st.none()
+        | st.text()
+        | st.integers()
+        | st.dictionaries(st.text(), st.integers())
+        | st.dictionaries(st.text(), st.text()),
     ),
     st.integers(0, 200),
 )

@@ -110,7 +110,8 @@ class MailboxBed:
         self.closing.push_async_callback(journal.close)
         return MailboxStore(
             lambda peer_id, addresses: pool.connect(peer_id, addresses, timeout_s=3.0),
-            ListedHosts(hosts), journal, NETWORK_ID, identity, wall_ms=wall_ms, config=config,
+            ListedHosts(hosts), journal.placements, NETWORK_ID, identity, wall_ms=wall_ms,
+            config=config,
         )  # fmt: skip
 
     async def crash(self) -> None:

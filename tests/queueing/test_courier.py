@@ -1,6 +1,7 @@
 """The courier end to end over real spools and journals: nothing lost, nothing twice."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -389,22 +390,12 @@ async def test_expiry_ends_a_delivery_and_frees_the_copy(world: World, alice: Po
     assert await alice.spool.manifest(row.delivery_id) is None
 
 
-async def test_refresh_places_a_lost_copy_again(world: World, alice: Post, bob: Post) -> None:
+async def test_the_first_of_two_ends_stays(alice: Post, bob: Post) -> None:
+    """A receipt and a cancel at one time: whichever is written first, the other changes nothing."""
     row = await _send(alice)
-    lost = await Spool.open(world.folder / "another host", NETWORK_ID, wall_ms=world.clock)
-    world.closing.push_async_callback(lost.close)
-    world.store.spool = lost
-    assert (await bob.courier.receive_all()).received == []
-    await alice.courier.refresh()
-    assert await _state(alice, row.delivery_id) is State.STORED
-    assert len((await bob.courier.receive_all()).received) == 1
-
-
-async def test_a_failed_refresh_leaves_it_stored(world: World, alice: Post) -> None:
-    row = await _send(alice)
-    world.store.reachable = False
-    await alice.courier.refresh()
-    assert await _state(alice, row.delivery_id) is State.STORED
+    await alice.journal.update(dataclasses.replace(row, state=State.DELIVERED))
+    assert not await alice.journal.update(dataclasses.replace(row, state=State.CANCELLED))
+    assert await _state(alice, row.delivery_id) is State.DELIVERED
 
 
 async def test_a_push_and_its_receipt_are_entered(alice: Post, bob: Post) -> None:
