@@ -293,6 +293,18 @@ def _status(fields: Fields) -> list[str]:
     return [f"{name}\t{_cell('', value)}" for name, value in fields.items()]
 
 
+def _bootstrap(fields: Fields) -> list[str]:
+    """What an operator's command did: lines to run, the account's URL, or what is set up."""
+    lines = [str(line) for line in fields.get("lines", ())]
+    if "url" in fields:
+        return [*lines, str(fields["url"])]
+    if lines:
+        return lines
+    if "queue_type" in fields:
+        return [f"{escape(str(fields['queue']))} is set up, its queues are {fields['queue_type']}"]
+    return [f"{escape(str(fields['user']))} is removed"]
+
+
 def _explanation(fields: Fields) -> list[str]:
     from console.explanation import RECORD_COLUMNS, explanation_lines, verdict_lines
 
@@ -314,5 +326,6 @@ _SENTENCES: dict[str, Callable[[Fields], list[str]]] = {
     "invite": lambda fields: [escape(fields["invite"])],
     "leave": lambda _: ["left"],
     "unshare": lambda fields: [f"no longer shared: {escape(str(fields.get('name', '')))}"],
+    "bootstrap": _bootstrap,
     "network": lambda fields: [escape(str(fields["path"]))],
 }

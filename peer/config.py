@@ -21,6 +21,8 @@ from peer.units import parse_size, parse_span
 
 _CONFIG_BYTES_MAX = 64 * 1024
 _GIB = 1024**3
+QUEUE_BYTES_MIN = 64 * 1024 * 1024
+"""A smaller queue could not hold a file and its manifest."""
 
 
 class InboxAccept(StrEnum):
@@ -67,6 +69,12 @@ class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """RabbitMQ; the URL may hold credentials, so the file must then be 0600."""
 
     amqp: str | None = None
+    management: str | None = None
+    """RabbitMQ's management API, for the operator's commands; unset: the broker's host, 15672."""
+    ca_file: str | None = None
+    """The authority that signed the broker's certificate; relative to the home."""
+    queue_bytes_max: int = 10 * _GIB
+    """What may wait for one peer on the broker; `bootstrap --setup-queue` sets it."""
 
 
 class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -180,6 +188,7 @@ def _check(config: Config, name: str) -> None:
         "mailbox.recipient_quota_bytes": config.mailbox.recipient_quota_bytes,
         "mailbox.free_bytes_min": config.mailbox.free_bytes_min,
         "mailbox.retention_s": config.mailbox.retention_s - 1,
+        "queue.queue_bytes_max": config.queue.queue_bytes_max - QUEUE_BYTES_MIN,
         "transfer.upload_bytes_per_s": config.transfer.upload_bytes_per_s,
         "transfer.slots": config.transfer.slots - 1,
         "share.piped_quota_bytes": config.share.piped_quota_bytes,

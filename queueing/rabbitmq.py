@@ -47,6 +47,7 @@ from queueing.rabbitmq_messages import (
     encode_mail,
     expiration,
     mail_queue,
+    quorum_sign,
     receipts_queue,
     sign_cancel,
 )
@@ -106,6 +107,7 @@ class RabbitStore:
         """Open the staging folder; connects only when used. `identity` is needed for `cancel`."""
         self._url = url
         self._network_id = network_id
+        self._sign = quorum_sign(network_id)
         self._identity = identity
         self._config = config or RabbitConfig()
         self._wall_ms = wall_ms
@@ -220,7 +222,7 @@ class RabbitStore:
         sent again: the recipient drops what it has.
         """
         try:
-            waiting = await link.declare(deposit.queue)
+            waiting = await link.declare(deposit.queue, self._sign)
         except NotPermitted as error:
             raise NoMailbox("the recipient has no queue on the broker yet") from error
         manifest = deposit.manifest
@@ -270,7 +272,7 @@ class RabbitStore:
         outcome = await self._confirm(link, self._publish(link, queue, mail, expires_ms))
         if outcome is Outcome.RETURNED and declare:
             try:
-                await link.declare(queue)
+                await link.declare(queue, self._sign)
             except NotPermitted as error:
                 raise NoMailbox("the recipient has no queue on the broker yet") from error
             outcome = await self._confirm(link, self._publish(link, queue, mail, expires_ms))
@@ -355,7 +357,7 @@ class RabbitStore:
             raise AssertionError("the last attempt raises")
 
     async def _drain_link(self, link: BrokerLink, queue: str, owner: bytes) -> bool:
-        if await link.declare(queue) == 0:
+        if await link.declare(queue, self._sign) == 0:
             return True
         link.consume(queue)
         empty, wait_s = 0, 0.0

@@ -3,6 +3,8 @@
 Owns the one struct of them. Must not know pika.
 """
 
+from pathlib import Path
+
 import msgspec
 
 
@@ -31,6 +33,8 @@ class RabbitConfig(msgspec.Struct, frozen=True):
     """Upper end of any pause."""
     staging_bytes_max: int = 64 * 1024**3
     """Sealed chunks that may lie in the staging folder."""
+    ca_file: Path | None = None
+    """The authority that signed the broker's certificate; None: those that the system trusts."""
     receipt_grace_s: float = 7 * 24 * 3600
     """How long a receipt outlives its delivery, for senders that come back late."""
 

@@ -86,9 +86,12 @@ class BrokerLink:
         self._wire.submit(lambda: self._wire.publish(publication))
         return future
 
-    async def declare(self, queue: str) -> int:
-        """Make sure that a durable queue exists; the number of messages ready. NotPermitted."""
-        return await self._ask(lambda request: self._wire.declare(request, queue))
+    async def declare(self, queue: str, sign: str = "") -> int:
+        """Make sure that a durable queue exists; the number of messages ready. NotPermitted.
+
+        A new one is a quorum queue where there is a queue named `sign`.
+        """
+        return await self._ask(lambda request: self._wire.declare(request, queue, sign=sign))
 
     async def ready(self, queue: str) -> int:
         """Return how many messages wait on the broker, not counting those handed over."""

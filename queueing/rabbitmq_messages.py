@@ -5,7 +5,9 @@ typed message or None, never an exception.
 
 Queues, all durable, on the default exchange, whose routing key is the queue's name:
 - `shoal.<network>.mail.<peer>`: sealed deliveries for that peer, manifest before its chunks;
-- `shoal.<network>.receipts.<peer>`: receipts for what that peer has sent.
+- `shoal.<network>.receipts.<peer>`: receipts for what that peer has sent;
+- `shoal.<network>.dead`: what was rejected or has expired, where the operator set this up;
+- `shoal.<network>.quorum`: empty; where it is, mail and receipts are quorum queues.
 `<network>` is the first 16 hex digits of the network id, `<peer>` the peer id as people see it.
 
 Headers: `shoal` (what it is), `delivery` (hex of 64), and for chunks `index` and `count`.
@@ -96,14 +98,29 @@ class Encoded:
     body: bytes
 
 
+def network_name(network_id: bytes) -> str:
+    """Return how a network is named on a broker."""
+    return network_id[:8].hex()
+
+
 def mail_queue(network_id: bytes, recipient: bytes) -> str:
     """Return the name of the queue that holds a peer's mail."""
-    return f"shoal.{network_id[:8].hex()}.mail.{show_peer_id(recipient)}"
+    return f"shoal.{network_name(network_id)}.mail.{show_peer_id(recipient)}"
 
 
 def receipts_queue(network_id: bytes, sender: bytes) -> str:
     """Return the name of the queue that holds the receipts for a sender."""
-    return f"shoal.{network_id[:8].hex()}.receipts.{show_peer_id(sender)}"
+    return f"shoal.{network_name(network_id)}.receipts.{show_peer_id(sender)}"
+
+
+def dead_queue(network_id: bytes) -> str:
+    """Return the name of the queue that holds what readers rejected and what expired."""
+    return f"shoal.{network_name(network_id)}.dead"
+
+
+def quorum_sign(network_id: bytes) -> str:
+    """Return the name of the empty queue that says: declare quorum queues here."""
+    return f"shoal.{network_name(network_id)}.quorum"
 
 
 def expiration(expires_ms: int, now_ms: int) -> str:

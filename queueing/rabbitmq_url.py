@@ -4,7 +4,7 @@ Owns reading `amqp://` and `amqps://` and showing them without the password. Mus
 """
 
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from queueing.errors import QueueError
 
@@ -59,6 +59,13 @@ def parse_amqp_url(text: str) -> AmqpUrl:
         user=user,
         password=password,
     )
+
+
+def amqp_url_with_password(url: AmqpUrl) -> str:
+    """Write the whole address, password included: for the eyes of its owner only."""
+    scheme = "amqps" if url.tls else "amqp"
+    user, password = quote(url.user, safe=""), quote(url.password, safe="")
+    return f"{scheme}://{user}:{password}@{url}/{quote(url.virtual_host, safe='')}"
 
 
 def _virtual_host(path: str) -> str:

@@ -39,7 +39,6 @@ from queueing.rabbitmq_url import AmqpUrl
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 _PERSISTENT = 2
-_NOT_FOUND = 404
 _GOODBYE_TIMEOUT_S = 2.0
 _CAUSES_MAX = 16
 
@@ -158,32 +157,31 @@ class Wire:
             "", publication.queue, publication.body, properties, mandatory=True
         )
 
-    def declare(self, request: int, queue: str, *, create: bool = False) -> None:
+    def declare(self, request: int, queue: str, *, sign: str) -> None:
         """Make sure a durable queue exists, on channels of its own: a refusal closes a channel.
 
         Asks first and creates only what is missing, so that an operator may have made the queue
-        with a type and limits of his own.
+        with a type and limits of his own. Where there is a queue named `sign`, a new one is a
+        quorum queue.
         """
-        if not self._usable():
-            return
 
-        def declared(frame: Any) -> None:
-            self._tell(Counted(request, frame.method.message_count))
-            side.close()
+        def answer(ready: int | QueueError) -> None:
+            self._tell(Counted(request, ready))
 
-        def closed(_channel: Any, reason: Exception) -> None:
-            if not isinstance(reason, ChannelClosedByBroker):
-                return
-            if reason.reply_code == _NOT_FOUND and not create:
-                self.declare(request, queue, create=True)
+        def create(arguments: dict[str, Any]) -> None:
+            self._declare(queue, answer, answer, arguments)
+
+        def missing(refusal: QueueError) -> None:
+            if not isinstance(refusal, NoMailbox):
+                answer(refusal)
+            elif not sign:
+                create({})
             else:
-                self._tell(Counted(request, _failure(reason, self._url)))
+                quorum = {"x-queue-type": "quorum"}
+                self._declare(sign, lambda _ready: create(quorum), lambda _refusal: create({}))
 
-        def opened(channel: Any) -> None:
-            channel.add_on_close_callback(closed)
-            channel.queue_declare(queue, passive=not create, durable=True, callback=declared)
+        self._declare(queue, answer, missing)
 
-        side = self._connection.channel(on_open_callback=opened)
 
     def count(self, request: int, queue: str) -> None:
         """Ask how many messages are ready; answered in order with the messages before it."""
@@ -212,6 +210,37 @@ class Wire:
             self._channel.basic_reject(tag, requeue=False)
         if last is not None and last not in poison:
             self._channel.basic_ack(last, multiple=True)
+
+    def _declare(
+        self,
+        queue: str,
+        done: Callable[[int], None],
+        refused: Callable[[QueueError], None],
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        """Declare on a channel of its own, passively without arguments."""
+        if not self._usable():
+            return
+
+        def declared(frame: Any) -> None:
+            done(frame.method.message_count)
+            side.close()
+
+        def closed(_channel: Any, reason: Exception) -> None:
+            if isinstance(reason, ChannelClosedByBroker):
+                refused(_failure(reason, self._url))
+
+        def opened(channel: Any) -> None:
+            channel.add_on_close_callback(closed)
+            channel.queue_declare(
+                queue,
+                passive=arguments is None,
+                durable=True,
+                arguments=arguments,
+                callback=declared,
+            )
+
+        side = self._connection.channel(on_open_callback=opened)
 
     # What pika calls.
 
@@ -288,7 +317,16 @@ class Wire:
 
 
 def _parameters(url: AmqpUrl, config: RabbitConfig) -> pika.ConnectionParameters:
-    options = pika.SSLOptions(ssl.create_default_context(), url.host) if url.tls else None
+    options = None
+    if url.tls:
+        try:
+            context = ssl.create_default_context(cafile=config.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise NotPermitted(
+                f"the certificate authority {config.ca_file} cannot be read: {error}",
+                hint="`[queue] ca_file` names a file with PEM certificates",
+            ) from error
+        options = pika.SSLOptions(context, url.host)
     return pika.ConnectionParameters(
         host=url.host,
         port=url.port,

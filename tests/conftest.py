@@ -5,16 +5,16 @@ import os
 import pytest
 from hypothesis import settings
 
-from tests.support.broker import broker, broker_control
+from tests.support.broker import broker, broker_control, managed_broker
 
-__all__ = ["broker", "broker_control"]
+__all__ = ["broker", "broker_control", "managed_broker"]
 
 # The machines that run this are small and shared: no deadline, and few examples by default.
 settings.register_profile("default", deadline=None, max_examples=60)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("SHOAL_HYPOTHESIS", "default"))
 
-BROKER_FIXTURES = {"broker", "broker_control"}
+BROKER_FIXTURES = {"broker", "broker_control", "managed_broker"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ AMQP URL, `... stop FOLDER` ends that broker and its epmd.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.certificates import write_certificates
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
@@ -43,6 +46,9 @@ class Ports:
     amqp: int
     distribution: int
     epmd: int
+    amqps: int = 0
+    """Of the operator's brokers only, as the next."""
+    management: int = 0
 
 
 class PrivateBroker:
@@ -56,14 +62,27 @@ class PrivateBroker:
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.ports.amqp}/%2F"
 
+    @property
+    def tls_url(self) -> str:
+        return f"amqps://guest:guest@127.0.0.1:{self.ports.amqps}/%2F"
+
+    @property
+    def management(self) -> str:
+        return f"http://127.0.0.1:{self.ports.management}"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.folder / "ca.pem"
+
     @classmethod
-    def create(cls, folder: Path) -> "PrivateBroker":
+    def create(cls, folder: Path, *, managed: bool = False) -> "PrivateBroker":
         """Choose free ports, remember them in the folder, start, and wait until it serves.
 
-        Tried again with others: a port that was free a moment ago may be taken by now.
+        `managed`: with the management plugin and a TLS listener, by a certificate authority of
+        this broker's own. Tried again with other ports: what was free may be taken by now.
         """
         for attempt in range(STARTS_MAX):
-            broker = cls._prepare(folder / f"try-{attempt}")
+            broker = cls._prepare(folder / f"try-{attempt}", managed=managed)
             (folder / "current").write_text(broker.folder.name, encoding="utf-8")
             try:
                 broker.start()
@@ -76,14 +95,19 @@ class PrivateBroker:
         raise AssertionError("the last attempt raises")
 
     @classmethod
-    def _prepare(cls, folder: Path) -> "PrivateBroker":
+    def _prepare(cls, folder: Path, *, managed: bool) -> "PrivateBroker":
         folder.mkdir(parents=True)
-        (folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
-        ports = Ports(*free_ports(3))
+        plugins = "[rabbitmq_management]" if managed else "[]"
+        (folder / "enabled_plugins").write_text(f"{plugins}.\n", encoding="utf-8")
+        ports = Ports(*free_ports(5 if managed else 3))
         (folder / "ports.json").write_text(
-            json.dumps([ports.amqp, ports.distribution, ports.epmd]), encoding="utf-8"
+            json.dumps(dataclasses.astuple(ports)), encoding="utf-8"
         )
-        return cls(folder, ports)
+        broker = cls(folder, ports)
+        if managed:
+            write_certificates(folder)
+            (folder / "rabbitmq.conf").write_text(_managed_settings(broker), encoding="utf-8")
+        return broker
 
     @classmethod
     def open(cls, folder: Path) -> "PrivateBroker | None":
@@ -208,6 +232,7 @@ class PrivateBroker:
             "RABBITMQ_LOG_BASE": f"{folder}/log",
             "RABBITMQ_PID_FILE": str(self._pid_file),
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq",
         }
 
     def _log_end(self) -> str:
@@ -229,10 +254,10 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def temporary_broker() -> Iterator[PrivateBroker]:
+def temporary_broker(*, managed: bool = False) -> Iterator[PrivateBroker]:
     folder = Path(tempfile.mkdtemp(prefix="shoal-rabbit-"))
     try:
-        yield PrivateBroker.create(folder)
+        yield PrivateBroker.create(folder, managed=managed)
     finally:
         if broker := PrivateBroker.open(folder):
             broker.discard()
@@ -267,6 +292,31 @@ def broker_control() -> Iterator[PrivateBroker]:
     require_broker()
     with temporary_broker() as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def managed_broker() -> Iterator[PrivateBroker]:
+    """Give a broker of this module's own with the management plugin and a TLS listener."""
+    require_broker()
+    with temporary_broker(managed=True) as started:
+        yield started
+
+
+def _managed_settings(broker: PrivateBroker) -> str:
+    """Write what the environment cannot say: RabbitMQ's own listeners, all on loopback."""
+    folder, ports = broker.folder, broker.ports
+    settings = {
+        "listeners.ssl.1": f"127.0.0.1:{ports.amqps}",
+        "ssl_options.cacertfile": folder / "ca.pem",
+        "ssl_options.certfile": folder / "server.pem",
+        "ssl_options.keyfile": folder / "server.key",
+        "ssl_options.verify": "verify_none",
+        "management.tcp.ip": "127.0.0.1",
+        "management.tcp.port": ports.management,
+        # Statistics are old by so much; the default of 5 s would be the length of a test.
+        "collect_statistics_interval": 500,
+    }
+    return "".join(f"{name} = {value}\n" for name, value in settings.items())
 
 
 def _alive(pid: int) -> bool:
