@@ -25,6 +25,7 @@ from console.command_line import (
     usage_words,
 )
 from console.edge import run_to_exit_code
+from console.peer_options import operates_a_network, runs_a_peer
 from peer.control_client import ask_snapshot, call
 from peer.failures import ExitCode, Failure, NoPeerRunning, failure_of
 from peer.given import (
@@ -67,22 +68,9 @@ def shoal(context: click.Context) -> None:
 
 
 @shoal.command()
-@click.argument("invite", required=False)
-@NETWORK
-@click.option("--bootstrap", type=ADDRESS, multiple=True, help="A peer to join through.")
-@click.option("--listen", type=LISTEN, help="Where to listen (default 0.0.0.0:4100 or next).")
-@click.option("--advertise", type=ADVERTISED, help="The address to tell others.")
-@click.option("--name", "nickname", metavar="NICK", help="Your nickname (default: host name).")
+@runs_a_peer(NETWORK, address=ADDRESS, listen=LISTEN, advertised=ADVERTISED)
 @click.option("--share", "shares", type=PATH, multiple=True, help="A file to share from the start.")
-@click.option(
-    "--queue",
-    envvar="SHOAL_QUEUE",
-    metavar="AMQP_URL",
-    help="RabbitMQ to deliver through; @FILE reads the URL from a file (SHOAL_QUEUE).",
-)
 @click.option("--no-mailbox", is_flag=True, help="Keep no mail for others.")
-@click.option("--no-table", is_flag=True, help="No live table.")
-@click.option("--detach", is_flag=True, help="Return when the peer is ready; it runs on.")
 @pass_settings
 def join(settings: Settings, /, **given: Any) -> int:
     """Run a peer until Ctrl-C or `shoal leave`.
@@ -91,15 +79,32 @@ def join(settings: Settings, /, **given: Any) -> int:
     does not show in the process list. Without one the peer takes --network, else the network it
     was in before, else it makes a new private network and shows its invite.
     """
-    if given["invite"] and given["network_file"]:
-        raise click.UsageError("INVITE and --network both name a network: give one")
-    given = read_join(given)
-    if not given["detach"]:
-        return _join_here(settings, given)
-    from peer.detach import join_detached
+    return _run_peer(settings, {**given, "command": "join"})
 
-    click.echo(join_detached(_home(settings), [*HERE.command(), *settings.flags()], given))
-    return ExitCode.DONE
+
+@shoal.command()
+@runs_a_peer(NETWORK, address=ADDRESS, listen=LISTEN, advertised=ADVERTISED)
+@operates_a_network
+@pass_settings
+def bootstrap(settings: Settings, /, **given: Any) -> int:
+    """Run a peer for the network, not for a person: an address to join by, and a mailbox.
+
+    Shares nothing, keeps more records and more mail than other peers, and offers its broker, if it
+    has one, as a mailbox: so that peers need no account there. Otherwise as join.
+
+    With --setup-queue, --add-queue-user or --remove-queue-user it runs no peer: it changes the
+    broker through the management API, or prints rabbitmqctl lines where that cannot be reached.
+    """
+    wanted = [given["setup_queue"], given["add_queue_user"], given["remove_queue_user"]]
+    if sum(map(bool, wanted)) > 1:
+        raise click.UsageError("--setup-queue and the accounts of peers: one at a time")
+    if any(wanted):
+        _administer(settings, {**given, "queue": read_secret(given["queue"])})
+        return ExitCode.DONE
+    if given["queue_type"] or given["management"]:
+        raise click.UsageError("--queue-type and --management are for setting up the broker")
+    extra = {"command": "bootstrap", "shares": (), "no_mailbox": False}
+    return _run_peer(settings, {**given, **extra})
 
 
 @shoal.command()
@@ -395,6 +400,27 @@ def _ask_or_do(
             on_connected=on_connected,
         )
         output.finished(command)
+
+
+def _administer(settings: Settings, given: dict[str, Any]) -> None:
+    """Set up the broker, or a peer's account on it."""
+    from peer.broker import administer
+
+    with settings.output() as output:
+        done = administer(_home(settings).path, given, HERE.network_file(), output.note)
+        output.show("bootstrap", done)
+
+
+def _run_peer(settings: Settings, given: dict[str, Any]) -> int:
+    if given["invite"] and given["network_file"]:
+        raise click.UsageError("INVITE and --network both name a network: give one")
+    given = read_join(given)
+    if not given["detach"]:
+        return _join_here(settings, given)
+    from peer.detach import join_detached
+
+    click.echo(join_detached(_home(settings), [*HERE.command(), *settings.flags()], given))
+    return ExitCode.DONE
 
 
 def _join_here(settings: Settings, given: dict[str, Any]) -> int:

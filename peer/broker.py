@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from identity.keys import parse_peer_id
+from identity.network import NetworkFile
 from peer.config import load_config
 from peer.failures import ExitCode, Failure
+from peer.given import read_invite
 from peer.home import Home
 from peer.networks import choose_network
+from peer.roles import authority_of
 from queueing.errors import Unavailable
 from queueing.rabbitmq_management import ManagementApi, ManagementUrl, management_url
 from queueing.rabbitmq_setup import (
@@ -38,6 +41,27 @@ PASSWORD_BYTES = 24
 Note = Callable[[str, str], None]
 
 
+def administer(
+    home_path: Path, given: Mapping[str, Any], fallback_file: Path | None, note: Note
+) -> dict[str, Any]:
+    """Do what the options of `bootstrap` ask for; return what is to be shown, this once."""
+    home = Home(home_path)
+    file = choose_network(
+        home,
+        invite=read_invite(given["invite"]),
+        network_file=given["network_file"],
+        fallback_file=fallback_file,
+        make_new=False,
+    ).file
+    broker = Broker.of(home, file, given["queue"], given["management"])
+    chosen = None if given["queue_type"] is None else QueueType(given["queue_type"])
+    if given["add_queue_user"]:
+        return broker.add_user(given["add_queue_user"], chosen, note)
+    if given["remove_queue_user"]:
+        return broker.remove_user(given["remove_queue_user"], note)
+    return broker.set_up(chosen, note)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Broker:
     """One network's broker as its operator reaches it."""
@@ -49,25 +73,9 @@ class Broker:
     queue_bytes_max: int
 
     @classmethod
-    def of(
-        cls,
-        home_path: Path,
-        *,
-        network_file: Path | None,
-        fallback_file: Path | None,
-        queue: str | None,
-        management: str | None,
-    ) -> Broker:
+    def of(cls, home: Home, file: NetworkFile, queue: str | None, management: str | None) -> Broker:
         """Find out which broker is meant; Failure where no option and no file names one."""
-        home = Home(home_path)
         config = load_config(home.config_path)
-        file = choose_network(
-            home,
-            invite=None,
-            network_file=network_file,
-            fallback_file=fallback_file,
-            make_new=False,
-        ).file
         text = queue or config.queue.amqp or file.queue_amqp
         if text is None:
             raise Failure(
@@ -76,13 +84,11 @@ class Broker:
                 exit_code=ExitCode.USAGE,
             )
         url = parse_amqp_url(text)
-        api = management_url(management or config.queue.management, url)
-        ca_file = config.queue.ca_file
         return cls(
             file.network.network_id,
             url,
-            api,
-            None if ca_file is None else home.path / ca_file,
+            management_url(management or config.queue.management, url),
+            authority_of(config, home),
             config.queue.queue_bytes_max,
         )
 
@@ -110,9 +116,7 @@ class Broker:
     def add_user(self, peer: str, queue_type: QueueType | None, note: Note) -> dict[str, Any]:
         """Make an account for a peer, or give it a new password; the URL is told this once."""
         peer_id = parse_peer_id(peer)
-        account = Account(
-            user_of(self.network_id, peer_id), secrets.token_urlsafe(PASSWORD_BYTES)
-        )
+        account = Account(user_of(self.network_id, peer_id), secrets.token_urlsafe(PASSWORD_BYTES))
         url = dataclasses.replace(self.url, user=account.user, password=account.password)
         told = {"user": account.user, "url": amqp_url_with_password(url)}
 
@@ -150,4 +154,3 @@ class Broker:
     ) -> dict[str, Any]:
         note(f"{error}: nothing is done yet", "run the lines below on the broker's machine")
         return {"done": False, "lines": [step.line for step in steps], **told}
-

@@ -13,6 +13,7 @@ import grpc
 
 from dht.config import DhtConfig
 from dht.node import DhtNode
+from dht.storage import StorageLimits
 from identity.address import Address
 from identity.keys import Identity
 from identity.network import NetworkFile
@@ -47,12 +48,25 @@ class Core:
     channels: ChannelPool
 
     @classmethod
-    def of_peer(cls, home: Home, config: Config, file: NetworkFile, nickname: str) -> Core:
+    def of_peer(
+        cls,
+        home: Home,
+        config: Config,
+        file: NetworkFile,
+        nickname: str,
+        records: StorageLimits | None = None,
+    ) -> Core:
         """Build the core of a running peer: the home's key, certificate and memory."""
         identity = Identity.load_or_create(home.key_path)
         tls = load_or_create_tls(home.path, identity, file.network)
         database = Database(home.db_path)
-        dht = DhtNode(identity, file.network, nickname=nickname, persistence=DhtMemory(database))
+        dht = DhtNode(
+            identity,
+            file.network,
+            nickname=nickname,
+            persistence=DhtMemory(database),
+            limits=records,
+        )
         core = cls._with(home, config, file, identity, tls, database, dht)
         dht.use_tcp(core.listens)
         return core

@@ -21,6 +21,12 @@ _READY_TIMEOUT_S = 30.0
 _LINE_BYTES_MAX = 4096
 _LOG_BYTES_MAX = 1024 * 1024
 _WORDS_BYTES_MAX = 8192
+_PLAIN_OPTIONS = (
+    ("--network", "network_file"),
+    ("--listen", "listen"),
+    ("--metrics", "metrics_port"),
+    ("--health", "health_port"),
+)
 
 
 class StartFailed(Failure):
@@ -79,9 +85,9 @@ def _start(
 
 def _join_arguments(given: Mapping[str, Any]) -> list[str]:
     """Spell out a parsed join again, without its secrets and with no table."""
-    words = ["join", "--no-table"]
-    for option, name in (("--network", "network_file"), ("--listen", "listen")):
-        if given[name] is not None:
+    words = [given["command"], "--no-table"]
+    for option, name in _PLAIN_OPTIONS:
+        if given.get(name) is not None:
             words += [option, str(given[name])]
     if given["advertise"] is not None:
         address = given["advertise"]

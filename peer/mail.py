@@ -7,6 +7,7 @@ not know envelopes or the stores' insides.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,23 +22,27 @@ from peer.config import DeliveryMeans
 from peer.core import Core
 from peer.inbox import Inbox
 from peer.mail_hosts import MailHosts
+from peer.roles import authority_of
 from peer.serving import Acceptance
+from queueing.broker_desk import BrokerDesk
 from queueing.caretaker import Caretaker, CaretakerConfig
 from queueing.courier import Courier, CourierConfig
 from queueing.envelope import OuterManifest
 from queueing.errors import QueueError
 from queueing.handing_over import HandOver
 from queueing.journal import Journal, OutboxRow
+from queueing.kept import KeptMail
 from queueing.mailbox_client import Host, MailboxClient
 from queueing.mailbox_service import MailboxConfig, MailboxHooks, MailboxService
 from queueing.mailbox_store import MailboxStore
 from queueing.rabbitmq import RabbitStore
+from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_url import parse_amqp_url
 from queueing.receiver import Receiver
 from queueing.spool import Spool
 from queueing.spool_index import SpoolConfig
 from queueing.states import is_end
-from queueing.store import PendingStore
+from queueing.store import PendingStore, Usage
 
 DELIVERY_BYTES_MAX = 4 * 1024**3
 MAIL_LIFE_MARGIN_MS = 1_000
@@ -81,6 +86,8 @@ class Mail:
         self.queue_store = self._rabbit(queue_url) if queue_url else None
         self.queue_host = str(parse_amqp_url(queue_url)) if queue_url else None
         """The broker as it may be shown: without credentials."""
+        self.desk: BrokerDesk | None = None
+        """Keeps others' mail on the broker; None: it lies in the spool."""
         self.mailbox_store = MailboxStore(
             self._connect,
             self._hosts,
@@ -122,9 +129,13 @@ class Mail:
         *,
         queue_url: str | None,
         keeps_mail: bool,
+        is_desk: bool,
         on_change: Callable[[OutboxRow], None],
     ) -> Mail:
-        """Open spool and journal in the home; a bad queue URL is BadAmqpUrl."""
+        """Open spool and journal in the home; a bad queue URL is BadAmqpUrl.
+
+        `is_desk`: what is kept for others goes to the broker, if there is one.
+        """
         mailbox = core.config.mailbox
         limit_bytes = max(mailbox.quota_bytes, 1)
         config = SpoolConfig(
@@ -152,6 +163,15 @@ class Mail:
             keeps_mail=keeps_mail,
             on_change=on_change,
         )
+        if is_desk and mail.queue_store is not None:
+            mail.desk = await BrokerDesk.open(
+                core.home.spool / "desk",
+                core.file.network.network_id,
+                mail.queue_store,
+                spool,
+                config=config,
+                wall_ms=core.dht.now_ms,
+            )
         await mail.courier.recover()
         return mail
 
@@ -163,7 +183,7 @@ class Mail:
         """Return the Mailbox service; also a peer that keeps no mail takes nudges and receipts."""
         config = self._core.config.mailbox
         return MailboxService(
-            self._spool,
+            self._kept,
             self._core.identity,
             self._core.file.network.network_id,
             caller_id,
@@ -183,13 +203,15 @@ class Mail:
 
     async def run(self) -> None:
         """Publish what lies here for others, then carry mail until cancelled."""
-        for recipient, expires_ms in (await self._spool.recipients()).items():
+        for recipient, expires_ms in (await self._recipients()).items():
             if recipient != self._core.identity.peer_id:
                 self.lies_here(recipient, expires_ms)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.courier.run())
             group.create_task(self._keep_records_tidy())
             group.create_task(self._collect_unreached())
+            if self.desk is not None:
+                group.create_task(self.desk.run())
 
     def lies_here(self, recipient: bytes, expires_ms: int) -> None:
         """Let a recipient know that mail lies here for it: by a `mail` record, and at once.
@@ -215,7 +237,7 @@ class Mail:
 
     async def figures(self) -> dict[str, int]:
         """Tell how full this mailbox is and what limits it, and how audits of others' ended."""
-        config, usage = self._core.config.mailbox, await self._spool.usage()
+        config, usage = self._core.config.mailbox, await self._kept.usage()
         audits = {f"audits-{name}": count for name, count in self.caretaker.audits.items()}
         return {
             "deliveries": usage.deliveries,
@@ -236,6 +258,30 @@ class Mail:
         """Tell whether a way of delivery may be used, by configuration and by the command."""
         return means in self._core.config.delivery.means and (not via or means in via)
 
+    async def usage(self) -> Usage:
+        """Return how full the mailbox for others is."""
+        return await self._kept.usage()
+
+    def queue_counters(self) -> dict[str, int]:
+        """Count what happened with the broker."""
+        counts: dict[str, int] = {}
+        if self.queue_store is not None:
+            counts |= dataclasses.asdict(self.queue_store.counters)
+        if self.desk is not None:
+            counts |= {"forwarded": self.desk.forwarded, "failed": self.desk.forward_failures}
+        return counts
+
+    @property
+    def _kept(self) -> KeptMail:
+        return self._spool if self.desk is None else self.desk
+
+    async def _recipients(self) -> dict[bytes, int]:
+        """Tell for whom mail lies here, with the latest expiry."""
+        found = await self._spool.recipients()
+        if self.desk is not None:
+            found |= await self.desk.recipients()
+        return found
+
     def counters(self) -> dict[str, int]:
         """Count what others sent that did not verify, and work that was left out."""
         return {
@@ -246,6 +292,8 @@ class Mail:
 
     async def close(self) -> None:
         """Close stores, journal and spool."""
+        if self.desk is not None:
+            await self.desk.close()
         for store in self._stores():
             await store.close()
         await self._journal.close()
@@ -284,6 +332,7 @@ class Mail:
             self._core.file.network.network_id,
             self._core.home.spool / "rabbitmq",
             identity=self._core.identity,
+            config=RabbitConfig(ca_file=authority_of(self._core.config, self._core.home)),
             wall_ms=self._core.dht.now_ms,
         )
 
@@ -342,7 +391,7 @@ class Mail:
         if not announced:
             return
         announcements = self._announcements
-        waiting = await self._spool.recipients()
+        waiting = await self._recipients()
         if announcements == self._announcements:  # else something new has come meanwhile
             idle = [each for each in announced if each.recipient not in waiting]
             if idle:
@@ -366,7 +415,7 @@ class Mail:
 
     async def _nudge(self, recipient: bytes) -> None:
         """Tell a recipient that is there that mail of its waits here."""
-        if not await self._spool.waiting(recipient, 0, 1):
+        if not await self._kept.waiting(recipient, 0, 1):
             return
         addresses = await self._core.locate(recipient)
         if addresses:

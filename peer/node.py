@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import socket
 import time
 from typing import Any
 
 from dht.errors import PortInUse as UdpPortInUse
 from dht.node import bulk_handler
 from dht.reachability import Reach
-from dht.records import NICKNAME_BYTES_MAX, Payload, PeerPayload
+from dht.records import Payload, PeerPayload
 from identity.address import Address
 from identity.errors import ShoalError
 from identity.keys import short_peer_id, show_peer_id
@@ -29,7 +28,7 @@ from peer.commands import Commands, FetchCommands, PeerFacts
 from peer.config import Config, load_config
 from peer.control import ControlServer
 from peer.core import Core
-from peer.errors import BadInput, NotFound
+from peer.errors import NotFound
 from peer.failures import ExitCode, failure_of
 from peer.fetching import Fetching
 from peer.home import Home
@@ -38,10 +37,19 @@ from peer.joining import join_network
 from peer.lag import LoopLag
 from peer.mail import Mail
 from peer.networks import Choice, choose_network, invite_for, remember
+from peer.operator import serving_operator
 from peer.options import AloneOptions, JoinOptions, Observer
 from peer.presence import Presence
 from peer.received import Received, ReceivedJournal
 from peer.reporting import Emit, Reporter
+from peer.roles import (
+    authority_of,
+    config_of_role,
+    keeps_mail,
+    nickname_of,
+    queue_url_of,
+    records_of_role,
+)
 from peer.sending import Sending
 from peer.serving import Acceptance, Offered
 from peer.sharing import Sharing, check_source
@@ -51,6 +59,7 @@ from peer.views import Snapshot, StatusView
 from queueing.errors import QueueError
 from queueing.journal import OutboxRow
 from queueing.rabbitmq import reachable
+from queueing.store import Usage
 from rpc.caller import caller_of
 from rpc.errors import PortInUse as TcpPortInUse
 from rpc.listener import RpcListener
@@ -77,7 +86,7 @@ async def run_peer(options: JoinOptions, observer: Observer) -> int:
     """
     home = Home(options.home)
     with home.lock():
-        config = load_config(home.config_path)
+        config = config_of_role(load_config(home.config_path), options)
         for path in options.shares:
             check_source(path)
         choice = choose_network(
@@ -88,12 +97,15 @@ async def run_peer(options: JoinOptions, observer: Observer) -> int:
             make_new=True,
         )
         peer = Peer(home, config, choice, options, observer)
-        try:
-            await peer.start()
-            gc.freeze()  # a full collection need not go through all modules while others wait
-            await peer.stay()
-        finally:
-            await peer.stop()
+        async with serving_operator(options.operator, peer, observer.note) as tell_ready:
+            try:
+                await peer.start()
+                await tell_ready(True)
+                gc.freeze()  # a full collection need not go through all modules while others wait
+                await peer.stay()
+            finally:
+                await tell_ready(False)
+                await peer.stop()
     return ExitCode.DONE
 
 
@@ -151,6 +163,7 @@ class Peer:
         observer: Observer,
     ) -> None:
         self._choice = choice
+        self._queue_url = queue_url_of(options, config, choice.file)
         self._options = options
         self._observer = observer
         self._started_at = time.monotonic()
@@ -163,7 +176,8 @@ class Peer:
         self._lag = LoopLag()
         self._is_ready = False
         self._is_unreachable = False
-        self.core = Core.of_peer(home, config, choice.file, nickname_of(options, config))
+        nickname, records = nickname_of(options, config), records_of_role(options)
+        self.core = Core.of_peer(home, config, choice.file, nickname, records)
         self.presence = Presence(self.core)
         self.sharing = Sharing(self.core)
         self.fetching = Fetching(self.core)
@@ -174,6 +188,8 @@ class Peer:
     async def start(self) -> None:
         """Come up to the ready line; what fails before it is the command's error."""
         core = self.core
+        if self._options.operator is not None:
+            self.sharing.close()
         acceptance = Acceptance(core.config, core.file.network, core.contacts)
         inbox = Inbox(
             core.identity.peer_id,
@@ -188,8 +204,9 @@ class Peer:
             inbox,
             acceptance,
             self._background,
-            queue_url=self._queue_url(),
-            keeps_mail=self._keeps_mail(),
+            queue_url=self._queue_url,
+            keeps_mail=keeps_mail(self._options, core.config, core.file),
+            is_desk=self._options.operator is not None,
             on_change=self._on_delivery,
         )
         self._mail = mail
@@ -366,11 +383,12 @@ class Peer:
 
     async def _warn_of_silent_queue(self) -> None:
         """Tell at the start that the broker cannot be used: else only a delivery would show it."""
-        url = self._queue_url()
+        url = self._queue_url
         if url is None:
             return
         try:
-            await reachable(url, QUEUE_TIMEOUT_S)
+            ca_file = authority_of(self.core.config, self.core.home)
+            await reachable(url, QUEUE_TIMEOUT_S, ca_file=ca_file)
         except QueueError as error:
             assert self._mail is not None
             self._observer.note(
@@ -445,6 +463,15 @@ class Peer:
             uptime_s=time.monotonic() - self._started_at,
         )
 
+    async def mail_usage(self) -> Usage | None:
+        """Tell how full the mailbox for others is; None where none is kept."""
+        mail = self._mail
+        return await mail.usage() if mail is not None and mail.keeps_mail else None
+
+    def mail_counters(self) -> dict[str, int]:
+        """Count what happened with the broker."""
+        return {} if self._mail is None else self._mail.queue_counters()
+
     def snapshot(self) -> Snapshot:
         """Return everything that the live table shows."""
         private = self.core.file.network.is_private
@@ -467,22 +494,3 @@ class Peer:
         # As they were written, too: a bootstrap node's own name stands in the network file.
         asked = (self._options.listen, self._options.advertise)
         return own | {Address(each.host, each.port or port) for each in asked if each is not None}
-
-    def _queue_url(self) -> str | None:
-        return self._options.queue_url or self.core.config.queue.amqp or self.core.file.queue_amqp
-
-    def _keeps_mail(self) -> bool:
-        if self._options.mailbox is not None:
-            return self._options.mailbox
-        enabled = self.core.config.mailbox.enabled
-        return self.core.file.network.is_private if enabled is None else enabled
-
-
-def nickname_of(options: JoinOptions, config: Config) -> str:
-    """Return the nickname: the one asked for, the configured one, else the host's name."""
-    nickname = options.nickname or config.nickname
-    if nickname is None:
-        return socket.gethostname().encode()[:NICKNAME_BYTES_MAX].decode(errors="ignore") or "peer"
-    if not nickname.strip() or len(nickname.encode()) > NICKNAME_BYTES_MAX:
-        raise BadInput(f"a nickname has 1 to {NICKNAME_BYTES_MAX} bytes")
-    return nickname

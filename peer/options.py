@@ -17,6 +17,14 @@ from peer.views import Snapshot
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class OperatorOptions:
+    """What the operator's role has besides; both ports are on loopback."""
+
+    metrics_port: int | None = None
+    health_port: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class JoinOptions:
     """How a peer is to run; None means: not asked for, take the default."""
 
@@ -38,6 +46,8 @@ class JoinOptions:
     """AMQP URL with credentials; never to be logged."""
     mailbox: bool | None = None
     """False with --no-mailbox; None leaves it to config.toml and the kind of network."""
+    operator: OperatorOptions | None = None
+    """Set for `shoal bootstrap`: no shares, larger caps, the broker offered as a mailbox."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +61,9 @@ class AloneOptions:
 
 def join_options(home: Path, given: Mapping[str, Any], *, fallback: Path | None) -> JoinOptions:
     """Build the options from what the command line gave, by the names of its parameters."""
+    operator = None
+    if given["command"] == "bootstrap":
+        operator = OperatorOptions(given["metrics_port"], given["health_port"])
     return JoinOptions(
         home=home,
         invite=given["invite"],
@@ -63,6 +76,7 @@ def join_options(home: Path, given: Mapping[str, Any], *, fallback: Path | None)
         shares=tuple(given["shares"]),
         queue_url=given["queue"],
         mailbox=False if given["no_mailbox"] else None,
+        operator=operator,
     )
 
 

@@ -65,6 +65,16 @@ class Sharing:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._addresses: tuple[Address, ...] = ()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Share nothing from now on, as an operator's peer; BadInput where something is shared."""
+        if self._core.catalog.share_count():
+            raise BadInput(
+                "this home shares files, and an operator's peer shares none",
+                hint="name another folder with --home, or `shoal unshare` them first",
+            )
+        self._is_closed = True
 
     def advertise(self, addresses: Sequence[Address]) -> None:
         """Set the addresses that records of shares carry."""
@@ -84,6 +94,7 @@ class Sharing:
         self, path: Path, name: str | None, on_progress: HashProgress | None = None
     ) -> Share:
         """Hash a file for `offer_all`; raises what `put` raises."""
+        self._check_open()
         shown = check_name(unicodedata.normalize("NFC", path.name if name is None else name))
         check_source(path)
         return share_of(path, shown, await hash_file(path, on_progress))
@@ -95,6 +106,7 @@ class Sharing:
 
     async def offer_all(self, shares: Sequence[Share]) -> list[Published]:
         """Offer files of distinct names, and publish their records together."""
+        self._check_open()
         former = [self._core.catalog.share(share.name) for share in shares]
         replaced = [
             before if before is not None and before.content_id != share.content_id else None
@@ -157,6 +169,13 @@ class Sharing:
             )
         await self._drop(share)
         return share
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise BadInput(
+                "an operator's peer shares nothing",
+                hint="share from a peer of your own: shoal join",
+            )
 
     async def resume(self) -> list[str]:
         """After a start: drop shares whose file changed or went, plan the records of the rest.

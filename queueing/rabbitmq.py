@@ -25,6 +25,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from identity.keys import Identity
 from queueing.envelope import OuterManifest
@@ -67,9 +68,9 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def reachable(url: str, timeout_s: float = 3.0) -> None:
+async def reachable(url: str, timeout_s: float = 3.0, *, ca_file: Path | None = None) -> None:
     """Return when a broker lets us in; else raise Unavailable, NotPermitted or BadAmqpUrl."""
-    config = RabbitConfig(connect_timeout_s=timeout_s)
+    config = RabbitConfig(connect_timeout_s=timeout_s, ca_file=ca_file)
     try:
         async with asyncio.timeout(timeout_s):
             link = await BrokerLink.open(parse_amqp_url(url), config)
@@ -116,7 +117,8 @@ class RabbitStore:
         self._publisher: BrokerLink | None = None
         self._connecting = asyncio.Lock()
         # One reader a queue: a second one would take chunks away from the first one's manifests.
-        self._draining = asyncio.Lock()
+        self._draining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._drains = asyncio.Semaphore(self._config.drains_max)
         self._closed = False
         self.counters = Counters()
 
@@ -173,6 +175,49 @@ class RabbitStore:
         finally:
             await asyncio.to_thread(self._staging.forget_sent, manifest.delivery_id)
         return True
+
+    # What a desk (queueing.broker_desk) uses, which answers for many recipients.
+
+    async def bring(self, recipient: bytes) -> bool:
+        """Drain a recipient's queue into the staging folder; False when that is full.
+
+        Makes no queue: whoever asks at a desk may be anybody.
+        """
+        queue = mail_queue(self._network_id, recipient)
+        return not await self._has_mail(queue) or await self._drain(queue, recipient)
+
+    async def bring_receipts(self, sender: bytes, delivery_ids: Sequence[bytes]) -> list[bytes]:
+        """Return a sender's receipts as `receipts` does; makes no queue."""
+        queue = receipts_queue(self._network_id, sender)
+        if await self._has_mail(queue):
+            await self._drain(queue, sender)
+        return await asyncio.to_thread(self._staging.receipts, delivery_ids)
+
+    async def _has_mail(self, queue: str) -> bool:
+        link = await self._publisher_link()
+        try:
+            return await link.look(queue) > 0
+        except NoMailbox:
+            return False
+
+    async def staged(self, manifest: OuterManifest, index: int) -> bytes | None:
+        """Return a chunk from the staging folder, or None when it is not there."""
+        try:
+            return await asyncio.to_thread(self._staging.read, manifest, index)
+        except (FileNotFoundError, BadEnvelope):
+            return None
+
+    async def staged_for(self, recipient: bytes) -> list[OuterManifest]:
+        """Return what is whole in the staging folder for a recipient, oldest first."""
+        return await asyncio.to_thread(self._staging.waiting, recipient, now_ms=self._wall_ms())
+
+    async def was_sent(self, delivery_id: bytes) -> bool:
+        """Tell whether a delivery was deposited from here."""
+        return await asyncio.to_thread(self._staging.was_sent, delivery_id)
+
+    async def let_go(self, delivery_id: bytes) -> None:
+        """Settle a delivery in the staging folder, if it is there; no receipt goes anywhere."""
+        await asyncio.to_thread(self._staging.settle, delivery_id)
 
     async def usage(self) -> Usage:
         """Count what lies in the staging folder and what this peer has on the broker."""
@@ -339,7 +384,8 @@ class RabbitStore:
 
     async def _drain(self, queue: str, owner: bytes) -> bool:
         """Bring the queue's messages into the staging folder; False when that is full."""
-        async with self._draining:
+        alone = self._draining.setdefault(queue, asyncio.Lock())
+        async with alone, self._drains:
             await asyncio.to_thread(self._staging.expire, now_ms=self._wall_ms())
             for attempt in range(self._config.reconnects_max + 1):
                 link: BrokerLink | None = None

@@ -25,6 +25,8 @@ class RabbitConfig(msgspec.Struct, frozen=True):
     """Their size; one message may always be under way."""
     prefetch_max: int = 32
     """Messages that the broker may hand over before they are on this peer's disk."""
+    drains_max: int = 8
+    """Queues that are read at once, each over a connection of its own; a desk reads for many."""
     reconnects_max: int = 12
     """How often one operation connects again after the connection was lost under way."""
     reconnect_base_s: float = 0.2
@@ -40,7 +42,13 @@ class RabbitConfig(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        counts = (self.window_max, self.window_bytes_max, self.prefetch_max, self.heartbeat_s)
+        counts = (
+            self.window_max,
+            self.window_bytes_max,
+            self.prefetch_max,
+            self.heartbeat_s,
+            self.drains_max,
+        )
         times = (self.connect_timeout_s, self.blocked_timeout_s, self.confirm_timeout_s)
         if min(counts) < 1 or min(times) <= 0 or self.prefetch_max > 65_535:
             raise ValueError("limits and times of the queue must be positive")

@@ -93,6 +93,10 @@ class BrokerLink:
         """
         return await self._ask(lambda request: self._wire.declare(request, queue, sign=sign))
 
+    async def look(self, queue: str) -> int:
+        """Return how many messages are ready in a queue that need not exist; NoMailbox."""
+        return await self._ask(lambda request: self._wire.look(request, queue))
+
     async def ready(self, queue: str) -> int:
         """Return how many messages wait on the broker, not counting those handed over."""
         return await self._ask(lambda request: self._wire.count(request, queue))

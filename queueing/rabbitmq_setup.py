@@ -167,7 +167,7 @@ def user_of(network_id: bytes, peer_id: bytes) -> str:
 
 
 def uncovered(queues: Sequence[Mapping[str, Any]], network_id: bytes) -> list[str]:
-    """Return a network's classic mail queues, to which a policy for quorum queues is not applied."""
+    """Return a network's classic mail queues: a policy for quorum queues is not applied to them."""
     mail = re.compile(rf"shoal\.{network_name(network_id)}\.(mail|receipts)\.")
     names = [str(each.get("name")) for each in queues if each.get("type") == QueueType.CLASSIC]
     return sorted(name for name in names if mail.match(name))

@@ -116,8 +116,8 @@ class Wire:
     def __init__(self, url: AmqpUrl, config: RabbitConfig, tell: Callable[[Event], None]) -> None:
         self._url = url
         self._tell = tell
-        self._loop = IOLoop()
         self._parameters = _parameters(url, config)
+        self._loop = IOLoop()
         self._connection: Any = None
         self._channel: Any = None
         self._cause: QueueError | None = None
@@ -157,6 +157,14 @@ class Wire:
             "", publication.queue, publication.body, properties, mandatory=True
         )
 
+    def look(self, request: int, queue: str) -> None:
+        """Count what is ready in a queue that need not exist; NoMailbox where it does not."""
+
+        def answer(ready: int | QueueError) -> None:
+            self._tell(Counted(request, ready))
+
+        self._declare(queue, answer, answer)
+
     def declare(self, request: int, queue: str, *, sign: str) -> None:
         """Make sure a durable queue exists, on channels of its own: a refusal closes a channel.
 
@@ -181,7 +189,6 @@ class Wire:
                 self._declare(sign, lambda _ready: create(quorum), lambda _refusal: create({}))
 
         self._declare(queue, answer, missing)
-
 
     def count(self, request: int, queue: str) -> None:
         """Ask how many messages are ready; answered in order with the messages before it."""

@@ -18,6 +18,7 @@ PARSING = {
     "console.command_line",
     "console.edge",
     "console.output",
+    "console.peer_options",
     "console.progress",
     "console.text",
     "identity",

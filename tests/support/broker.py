@@ -100,9 +100,7 @@ class PrivateBroker:
         plugins = "[rabbitmq_management]" if managed else "[]"
         (folder / "enabled_plugins").write_text(f"{plugins}.\n", encoding="utf-8")
         ports = Ports(*free_ports(5 if managed else 3))
-        (folder / "ports.json").write_text(
-            json.dumps(dataclasses.astuple(ports)), encoding="utf-8"
-        )
+        (folder / "ports.json").write_text(json.dumps(dataclasses.astuple(ports)), encoding="utf-8")
         broker = cls(folder, ports)
         if managed:
             write_certificates(folder)

@@ -129,11 +129,12 @@ class PeerProcess:
         listen: str | None = "127.0.0.1:0",
         extra: Mapping[str, str] | None = None,
         stdin: str | None = None,
+        command: str = "join",
     ) -> PeerProcess:
-        """Begin to join and return at once."""
+        """Begin to join, or run the operator's `bootstrap`, and return at once."""
         assert self._process is None, "it runs already"
         self._extra = dict(extra or {})
-        words = ["join", "--no-table", "--name", self.name]
+        words = [command, "--no-table", "--name", self.name]
         if listen is not None:
             words += ["--listen", listen]
         if network is not None:
