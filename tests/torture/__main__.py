@@ -12,6 +12,7 @@ import argparse
 import importlib
 import importlib.util
 import random
+import signal
 import sys
 import time
 
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help="runs of each torture; each has its own default")
     parser.add_argument("--seed", type=int, help="repeats a run; chosen and printed otherwise")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended first
     unknown = set(asked.suites) - set(available())
     if unknown or (asked.runs is not None and asked.runs < 1):
         parser.error(f"no such suite: {sorted(unknown)}" if unknown else "--runs is at least 1")
