@@ -19,6 +19,7 @@ from identity.address import Address
 from identity.keys import short_peer_id
 from identity.network import Network
 from identity.tls import TlsMaterial, server_name
+from rpc.allocator import keep_freed_memory
 from rpc.config import RpcConfig, channel_options
 from rpc.errors import Unreachable, WrongPeer
 from rpc.probe import Pin, probe, probe_context, race
@@ -60,6 +61,7 @@ class ChannelPool:
         # Channels that were dropped, by the task that closes them.
         self._closing: dict[asyncio.Task[None], grpc.aio.Channel] = {}
         self._closed = False
+        keep_freed_memory()
 
     async def connect(
         self, peer_id: bytes, addresses: Sequence[Address], *, timeout_s: float = 5.0

@@ -14,6 +14,7 @@ import grpc
 from identity.address import PORT_MAX, Address, ip_of
 from identity.network import Network
 from identity.tls import TlsMaterial
+from rpc.allocator import keep_freed_memory
 from rpc.caller import GuardedHandler
 from rpc.config import RpcConfig, server_options
 from rpc.errors import CannotListen, PortInUse
@@ -32,6 +33,7 @@ class RpcListener:
         self._network = network
         self._config = config
         self._handlers: list[grpc.GenericRpcHandler] = []
+        keep_freed_memory()
         self._server: grpc.aio.Server | None = None
 
     def add(self, handler: grpc.GenericRpcHandler) -> None:
