@@ -132,7 +132,9 @@ def leave(settings: Settings) -> None:
 )
 @pass_settings
 def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
-    """Share files in place, or send them to one peer with --to; `-` is stdin, with --as NAME.
+    """Share files and folders in place, or send files to one peer with --to.
+
+    `-` is stdin, with --as NAME.
 
     Returns when others hold the records, so that every search and get from then on finds the
     file. With --to nothing is shared: the file goes to that peer, sealed, and waits if it is away.
@@ -180,13 +182,13 @@ def search(
 @click.argument("what", metavar="NAME|b3:ID")
 @click.option("--from", metavar="PEER", help="Take what this peer offers.")
 @click.option("-o", "--output", metavar="PATH", help="Where to; `-` is stdout.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing target.")
+@click.option("--overwrite", is_flag=True, help="Replace a target, update a folder.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0.1), help="Seconds in all.")
 @click.option("--no-share", is_flag=True, help="Do not share the finished file on.")
 @NETWORK
 @pass_settings
 def get(settings: Settings, /, network_file: Path | None, **given: Any) -> None:
-    """Fetch a file from all its holders, resume what was begun, verify it.
+    """Fetch a file or folder from all its holders, resume what was begun, verify it.
 
     NAME@PEER is short for NAME --from PEER. Works with no peer running.
     """

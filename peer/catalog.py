@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peer.database import Database
+from transfer.manifest import is_tree_manifest
 
 LISTED_MAX = 20_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Share:
-    """One file that this peer offers under one name."""
+    """One file, or one folder, that this peer offers under one name."""
 
     name: str
     path: Path
@@ -28,6 +29,11 @@ class Share:
     mtime_ns: int
     inode: int
     manifest: bytes
+
+    @property
+    def is_folder(self) -> bool:
+        """Tell a folder by its manifest; its size is the sum of its files."""
+        return is_tree_manifest(self.manifest)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -136,6 +136,8 @@ class FetchCommands:
                         state.done_bytes,
                         state.size_bytes,
                         len(state.by_holder),
+                        state.files_done,
+                        state.files,
                     )
                 )
 
@@ -149,6 +151,7 @@ class FetchCommands:
                     on_bad_holder=lambda peer_id: bad.append(show_peer_id(peer_id)),
                     on_begin=tell_ready if to_stdout else None,
                     in_order=to_stdout,
+                    takes_folder=not to_stdout,
                 )
             finally:
                 for peer in bad:
@@ -158,7 +161,8 @@ class FetchCommands:
         assert self._sharing is not None
         other = self._core.catalog.share(wanted.name)
         # A share whose file is gone, or was replaced by this one, stands for nothing.
-        if other is not None and why_changed(other) is not None:
+        is_updated = other is not None and result.tree is not None and other.path == result.path
+        if other is not None and (is_updated or why_changed(other) is not None):
             other = None
         if other is not None and other.content_id == result.content_id:
             return
@@ -169,6 +173,9 @@ class FetchCommands:
             )
             return
         try:
+            if result.tree is not None:
+                await self._sharing.offer_folder(result.path, wanted.name, result.tree)
+                return
             hashed = HashedFile(result.manifest, result.fingerprint)
             await self._sharing.offer(result.path, wanted.name, hashed)
         except ShoalError as error:

@@ -79,6 +79,24 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE dht_contact (peer_id BLOB PRIMARY KEY, saved BLOB NOT NULL) STRICT;
     CREATE TABLE dht_schedule (draft_id BLOB PRIMARY KEY, saved BLOB NOT NULL) STRICT;
     """,
+    """
+    CREATE TABLE tree (
+        key INTEGER PRIMARY KEY AUTOINCREMENT,
+        root TEXT NOT NULL,
+        content_id BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE tree_file (
+        tree INTEGER NOT NULL,
+        content_id BLOB NOT NULL,
+        path TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
+        manifest BLOB,
+        PRIMARY KEY (tree, content_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX tree_file_by_content ON tree_file (content_id);
+    """,
 )
 
 

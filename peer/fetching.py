@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dht.errors import BadQuery
 from dht.words import words_of
@@ -25,7 +26,7 @@ from peer.finding import Holder, Offer, merge_holders, offers_of
 from peer.parts import PartJournal
 from peer.proving import Proving
 from transfer.download import Download, DownloadConfig, DownloadResult, Progress
-from transfer.errors import BadContentId, NoHolders, TimedOut
+from transfer.errors import BadContentId, IsFolder, NoHolders, TimedOut
 from transfer.manifest import (
     Manifest,
     decode_manifest,
@@ -34,9 +35,12 @@ from transfer.manifest import (
     show_content_id,
 )
 from transfer.names import check_name
+from transfer.partial import part_path_for
 from transfer.scheduler import SwarmConfig
 from transfer.session import Holder as TransferHolder
 from transfer.session import SessionConfig
+from transfer.sources import PackSource, Source
+from transfer.tree_download import TreeDownload
 
 SEARCH_LIMIT_MAX = 300
 OFFERS_SHOWN = 8
@@ -215,37 +219,58 @@ class Fetching:
         on_bad_holder: Callable[[bytes], None] | None = None,
         on_begin: Callable[[Download], None] | None = None,
         in_order: bool = False,
+        takes_folder: bool = True,
     ) -> DownloadResult:
         """Fetch a content into its target; raises TransferError, NotFound, NoHolderReachable.
 
-        `in_order` is for whoever reads what is there while the rest comes.
+        `in_order` is for whoever reads what is there while the rest comes. A folder is fetched
+        too, or refused.
         """
         source = _HolderSearch(self._core, wanted, self._own_holders(wanted), timeout_s)
-        download = Download(
-            wanted.content_id,
-            target,
-            holders=source,
-            connect=self._core.connect,
-            journal=self._journal,
-            manifest=self._own_manifest(wanted.content_id),
-            overwrite=overwrite,
-            on_progress=on_progress,
-            on_bad_holder=on_bad_holder,
-            config=DownloadConfig(
+        options: dict[str, Any] = {
+            "holders": source,
+            "connect": self._core.connect,
+            "journal": self._journal,
+            "overwrite": overwrite,
+            "on_progress": on_progress,
+            "on_bad_holder": on_bad_holder,
+            "config": DownloadConfig(
                 no_holder_timeout_s=NO_HOLDER_TIMEOUT_S,
                 timeout_s=timeout_s,
                 session=SessionConfig(attempts_max=ATTEMPTS_MAX),
                 swarm=SwarmConfig(in_order=in_order),
             ),
-        )
-        if on_begin is not None:
-            on_begin(download)
+        }
+        manifest = self._own_manifest(wanted.content_id)
+        # A partial folder is there: what it became part of can be no file.
+        is_folder = part_path_for(target, wanted.content_id).is_dir()
+        try:
+            if not is_folder:
+                try:
+                    download = Download(wanted.content_id, target, manifest=manifest, **options)
+                    if on_begin is not None:
+                        on_begin(download)
+                    return await self._run(download, wanted, source)
+                except IsFolder as found:
+                    if not takes_folder:
+                        raise BadInput(
+                            f"{wanted.name!r} is a folder, which is no single file to write out",
+                            hint="leave -o out, or give it the path of the folder to make",
+                        ) from found
+                    manifest = found.manifest
+            folder = TreeDownload(wanted.content_id, target, manifest=manifest, **options)
+            return await self._run(folder, wanted, source)
+        except NoHolders as error:
+            raise self._nobody(wanted, source) from error
+
+    async def _run(
+        self, download: Download, wanted: Wanted, source: _HolderSearch
+    ) -> DownloadResult:
+        """Run a download, whose content is served on meanwhile."""
         source.moved = lambda: download.progress.fetched_bytes
         self.running.setdefault(wanted.content_id, download)
         try:
             return await download.run()
-        except NoHolders as error:
-            raise self._nobody(wanted, source) from error
         except TimedOut as error:
             if download.progress.fetched_bytes:
                 raise
@@ -253,6 +278,19 @@ class Fetching:
         finally:
             if self.running.get(wanted.content_id) is download:
                 del self.running[wanted.content_id]
+
+    def inner_source(self, content_id: bytes) -> Source | None:
+        """Return a large file of a folder that is being fetched, or None."""
+        found = (each.inner_source(content_id) for each in self._folders())
+        return next((source for source in found if source is not None), None)
+
+    def inner_pack_source(self, content_id: bytes) -> PackSource | None:
+        """Return a small file of a folder that is being fetched, or None."""
+        found = (each.inner_pack_source(content_id) for each in self._folders())
+        return next((source for source in found if source is not None), None)
+
+    def _folders(self) -> list[TreeDownload]:
+        return [each for each in self.running.values() if isinstance(each, TreeDownload)]
 
     def _nobody(self, wanted: Wanted, source: _HolderSearch) -> Exception:
         if not source.known:

@@ -110,6 +110,11 @@ class Sending:
     ) -> Letter:
         shown = check_name(unicodedata.normalize("NFC", path.name if name is None else name))
         check_source(path)
+        if path.is_dir():
+            raise BadInput(
+                f"{path} is a folder, and folders cannot be sent to one peer yet",
+                hint="send an archive of it, or put it without --to",
+            )
         life_ms = (expires_s or self._core.config.delivery.expires_s) * 1000
         if not 0 < life_ms < LIFETIME_MAX_MS:
             days = LIFETIME_MAX_MS // 86_400_000

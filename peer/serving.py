@@ -6,6 +6,7 @@ here". Must not know gRPC or how a file is cut to chunks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from identity.network import Network
@@ -17,7 +18,7 @@ from peer.fetching import Fetching
 from peer.sharing import Sharing, why_changed
 from transfer.hashing import Fingerprint
 from transfer.manifest import decode_manifest
-from transfer.sources import Source
+from transfer.sources import PackSource, Source
 
 
 class Offered:
@@ -39,21 +40,32 @@ class Offered:
         shares = self._catalog.shares_of(content_id)
         for share in shares:
             if why_changed(share) is None:
-                return _source_of(share)
+                return self._source_of(share)
             self.source_changed(content_id, share.path)
         download = self._fetching.running.get(content_id)
         source = None if download is None else download.source()
+        source = source or self._sharing.trees.inner_source(content_id)
+        source = source or self._fetching.inner_source(content_id)
         # With no good copy the caller is to hear that it changed, not that it never was here.
-        return source or (_source_of(shares[0]) if shares else None)
+        return source or (self._source_of(shares[0]) if shares else None)
+
+    def pack_sources(self, content_ids: Sequence[bytes]) -> list[PackSource | None]:
+        """Return small files of shared folders, then of folders that are being fetched."""
+        shared = self._sharing.trees.pack_sources(content_ids)
+        return [
+            shared.get(content_id) or self._fetching.inner_pack_source(content_id)
+            for content_id in content_ids
+        ]
 
     def source_changed(self, content_id: bytes, path: Path) -> None:
         """Stop offering a changed file and withdraw its records, in the background."""
         self._background.start(self._sharing.drop_changed(content_id, path))
 
-
-def _source_of(share: Share) -> Source:
-    fingerprint = Fingerprint(share.size_bytes, share.mtime_ns, share.inode)
-    return Source(share.path, decode_manifest(share.manifest), fingerprint)
+    def _source_of(self, share: Share) -> Source:
+        if share.is_folder:
+            return self._sharing.trees.source_of(share)
+        fingerprint = Fingerprint(share.size_bytes, share.mtime_ns, share.inode)
+        return Source(share.path, decode_manifest(share.manifest), fingerprint)
 
 
 class Acceptance:

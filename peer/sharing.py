@@ -23,9 +23,12 @@ from peer.catalog import Share
 from peer.core import Core
 from peer.errors import BadInput, NotFound
 from peer.piped import sweep
+from peer.tree_catalog import TreeCatalog
+from peer.trees import Trees
 from transfer.hashing import Fingerprint, HashedFile, hash_file
 from transfer.manifest import show_content_id
 from transfer.names import check_name
+from transfer.tree_walk import HashedTree
 
 READ_BACK_RECORDS_MAX = 48
 """Records of one put that are read back: all of some ten files, else an even sample."""
@@ -66,6 +69,7 @@ class Sharing:
         self._core = core
         self._addresses: tuple[Address, ...] = ()
         self._is_closed = False
+        self.trees = Trees(core.catalog, TreeCatalog(core.database, core.home.path / "trees"))
 
     def close(self) -> None:
         """Share nothing from now on, as an operator's peer; BadInput where something is shared."""
@@ -83,9 +87,9 @@ class Sharing:
     async def put(
         self, path: Path, name: str | None, on_progress: HashProgress | None = None
     ) -> Published:
-        """Hash a file, offer it in place and publish it; returns when records are acknowledged.
+        """Hash a file or folder, offer and publish it; returns when records are acknowledged.
 
-        Raises BadInput, UnsafeName, SourceUnreadable, SourceChanged, FileTooLarge.
+        Raises BadInput, UnsafeName, SourceUnreadable, SourceChanged, FileTooLarge, TreeTooLarge.
         """
         [published] = await self.offer_all([await self.hash(path, name, on_progress)])
         return published
@@ -93,15 +97,22 @@ class Sharing:
     async def hash(
         self, path: Path, name: str | None, on_progress: HashProgress | None = None
     ) -> Share:
-        """Hash a file for `offer_all`; raises what `put` raises."""
+        """Hash a file or a folder for `offer_all`; raises what `put` raises."""
         self._check_open()
         shown = check_name(unicodedata.normalize("NFC", path.name if name is None else name))
         check_source(path)
+        if path.is_dir():
+            return await self.trees.hash(path, shown, on_progress)
         return share_of(path, shown, await hash_file(path, on_progress))
 
     async def offer(self, path: Path, name: str, hashed: HashedFile) -> Published:
         """Offer a file whose manifest is known already, and publish it."""
         [published] = await self.offer_all([share_of(path, name, hashed)])
+        return published
+
+    async def offer_folder(self, root: Path, name: str, hashed: HashedTree) -> Published:
+        """Offer a folder whose files are hashed already, and publish it."""
+        [published] = await self.offer_all([await self.trees.share_of(root, name, hashed)])
         return published
 
     async def offer_all(self, shares: Sequence[Share]) -> list[Published]:
@@ -115,10 +126,13 @@ class Sharing:
         self._core.catalog.add_shares(shares)
         for before in former:
             self._discard_piped(before)
+        self.trees.offered(shares)
         for before in replaced:
             if before is not None:
                 await self._core.dht.withdraw(self._payloads_to_withdraw(before))
             await asyncio.sleep(0)
+        if any(each.is_folder for each in (*shares, *replaced) if each is not None):
+            await self.trees.sweep()
         payloads = [self.payloads(share) for share in shares]
         flat = [payload for some in payloads for payload in some]
         try:
@@ -189,7 +203,10 @@ class Sharing:
         sweep(self._core.home, {share.path for share in shares})
         for start in range(0, len(shares), LOOK_MAX):
             some = shares[start : start + LOOK_MAX]
-            for share, reason in zip(some, await asyncio.to_thread(_look, some), strict=True):
+            for share, looked in zip(some, await asyncio.to_thread(_look, some), strict=True):
+                reason = looked
+                if reason is None and share.is_folder:
+                    reason = await self.trees.why_changed(share)
                 if reason is None:
                     kept.append(share)
                 elif await self._drop(share):
@@ -199,10 +216,16 @@ class Sharing:
             if self._core.catalog.share(share.name) == share:
                 await self._core.dht.plan(self.payloads(share))
             await asyncio.sleep(0)
+        await self.trees.sweep()
         return dropped
 
     async def drop_changed(self, content_id: bytes, path: Path) -> None:
-        """Stop offering a content whose file changed while it was served."""
+        """Stop offering a content whose file changed while it was served, or its folder."""
+        for share, inner in self.trees.shares_with(content_id, path):
+            if await self._drop(share):
+                _log.warning(
+                    "%s changed, so the folder is no longer offered: %r", inner, share.name
+                )
         for share in self._core.catalog.shares_of(content_id):
             if share.path == path and await self._drop(share):
                 _log.warning("a shared file changed and is no longer offered: %r", share.name)
@@ -225,6 +248,8 @@ class Sharing:
             return False
         self._discard_piped(share)
         await self._core.dht.withdraw(self._payloads_to_withdraw(share))
+        if share.is_folder:
+            await self.trees.sweep()
         return True
 
     def _discard_piped(self, share: Share | None) -> None:
@@ -261,7 +286,7 @@ def share_of(path: Path, name: str, hashed: HashedFile) -> Share:
 
 
 def check_source(path: Path) -> None:
-    """Refuse what cannot be shared as one file, with what to do instead; raises BadInput."""
+    """Refuse what is neither a file nor a folder; raises BadInput."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
@@ -269,13 +294,8 @@ def check_source(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadInput(f"{path} cannot be read: {reason}") from error
-    if stat.S_ISDIR(mode):
-        raise BadInput(
-            f"{path} is a folder, and folders cannot be shared yet",
-            hint="put its files, or an archive of it",
-        )
-    if not stat.S_ISREG(mode):
-        raise BadInput(f"{path} is not a regular file")
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise BadInput(f"{path} is neither a regular file nor a folder")
 
 
 def _look(shares: Sequence[Share]) -> list[str | None]:
@@ -283,7 +303,12 @@ def _look(shares: Sequence[Share]) -> list[str | None]:
 
 
 def why_changed(share: Share) -> str | None:
-    """Tell why a share's file is not what was shared; None when it still is."""
+    """Tell why a share's file is not what was shared; None when it still is.
+
+    Of a folder only whether it is there: see `Trees.why_changed` for its files.
+    """
+    if share.is_folder:
+        return None if share.path.is_dir() else f"{share.path} is gone"
     try:
         now = Fingerprint.of(share.path.stat())
     except OSError as error:

@@ -325,6 +325,9 @@ class Progress:
     done_bytes: int
     size_bytes: int
     peers: int = 0
+    files_done: int = 0
+    """Of a folder's files; 0 of 0 for a file."""
+    files: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -35,14 +35,16 @@ class HaveReply(_message.Message):
     def __init__(self, chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., bitmap: _Optional[bytes] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("request", "content_id", "chunk")
+    __slots__ = ("request", "content_id", "chunk", "pack")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     CONTENT_ID_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    PACK_FIELD_NUMBER: _ClassVar[int]
     request: int
     content_id: bytes
     chunk: int
-    def __init__(self, request: _Optional[int] = ..., content_id: _Optional[bytes] = ..., chunk: _Optional[int] = ...) -> None: ...
+    pack: bytes
+    def __init__(self, request: _Optional[int] = ..., content_id: _Optional[bytes] = ..., chunk: _Optional[int] = ..., pack: _Optional[bytes] = ...) -> None: ...
 
 class FetchFrame(_message.Message):
     __slots__ = ("request", "status", "offset", "data")

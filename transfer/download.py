@@ -23,6 +23,7 @@ from identity.errors import ShoalError
 from transfer.bitmap import chunks_in, decode_bitmap, encode_bitmap
 from transfer.errors import (
     BadContent,
+    IsFolder,
     NoHolders,
     SourceChanged,
     TargetExists,
@@ -30,12 +31,13 @@ from transfer.errors import (
     TransferError,
 )
 from transfer.hashing import Fingerprint
-from transfer.manifest import Manifest
+from transfer.manifest import Manifest, TreeManifest
 from transfer.partial import PartFile
 from transfer.scheduler import Done, Request, Stalled, Swarm, SwarmConfig, Wait
 from transfer.session import Connect, Holder, HolderSession, SessionConfig, SessionEnd
 from transfer.sources import Source
 from transfer.threads import run_to_end
+from transfer.tree_walk import HashedTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Progress:
     fetched_bytes: int
     by_holder: Mapping[bytes, int]
     """Peer id → verified bytes that it supplied."""
+    files_done: int = 0
+    """Of a folder: files that are here."""
+    files: int = 0
+    """Of a folder: its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class DownloadResult:
     manifest: Manifest
     fingerprint: Fingerprint
     """The finished file, to be shared on without hashing it again."""
+    tree: HashedTree | None = None
+    """The finished folder, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,9 @@ class Download:
         on_bad_holder: Callable[[bytes], None] | None = None,
         config: DownloadConfig | None = None,
         random_source: random.Random | None = None,
+        takes_folder: bool = False,
     ) -> None:
+        """Take what to fetch; `takes_folder` fetches a folder's listing, else that is IsFolder."""
         assert manifest is None or manifest.content_id == content_id
         self.content_id = content_id
         self.target = target
@@ -135,6 +145,7 @@ class Download:
         self._on_bad_holder = on_bad_holder
         self._config = config or DownloadConfig()
         self._random = random_source or random.Random()
+        self._takes_folder = takes_folder
         self._part: PartFile | None = None
         self._swarm: Swarm | None = None
         self._finished: Fingerprint | None = None
@@ -158,7 +169,7 @@ class Download:
     @property
     def progress(self) -> Progress:
         """Where the download stands now."""
-        size = self._manifest.size_bytes if self._manifest else 0
+        size = self._size_bytes() if self._manifest else 0
         return Progress(self._done_bytes, size, self._fetched_bytes, dict(self._by_holder))
 
     @property
@@ -182,7 +193,7 @@ class Download:
         """Fetch, verify and rename; raises a TransferError and keeps the partial file.
 
         NoHolders, BadContent, SourceChanged, TimedOut, TargetExists, TargetBusy, TargetUnwritable,
-        DiskFull.
+        DiskFull, and IsFolder, which leaves no partial file.
         """
         started = time.monotonic()
         self._moved_at = started
@@ -263,7 +274,7 @@ class Download:
         ended = self._ends.get(holder.peer_id)
         if ended is not None and ended is not SessionEnd.UNREACHABLE:
             return
-        session = HolderSession(self, holder, self._connect, pool, self._config.session)
+        session = self._session(holder, pool)
         self._sessions[holder.peer_id] = session
         session.task = group.create_task(session.run())
 
@@ -277,6 +288,10 @@ class Download:
         assert self._manifest is not None
         assert self._part is not None
         manifest, part = self._manifest, self._part
+        if isinstance(manifest, TreeManifest) and not self._takes_folder:
+            part.path.unlink(missing_ok=True)
+            self._journal = None
+            raise IsFolder(manifest)
         claimed = 0
         entry = await self._journal.load(str(part.path)) if self._journal else None
         if entry is not None and entry.content_id == self.content_id:
@@ -297,7 +312,7 @@ class Download:
     async def _until_done(self) -> None:
         assert self._manifest is not None
         saved_at = told_at = time.monotonic()
-        while self._done_bytes < self._manifest.size_bytes:
+        while self._done_bytes < self._size_bytes():
             wake_at = self.pump()
             now = time.monotonic()
             self._check_alive(stalled=wake_at is None)
@@ -358,6 +373,19 @@ class Download:
         if self._on_progress is not None:
             self._on_progress(self.progress)
 
+    # --- what a folder's download does otherwise ---
+
+    def _size_bytes(self) -> int:
+        assert self._manifest is not None
+        return self._manifest.size_bytes
+
+    def _length(self, chunk: int) -> int:
+        assert self._manifest is not None
+        return self._manifest.span(chunk)[1]
+
+    def _session(self, holder: Holder, pool: ThreadPoolExecutor) -> HolderSession:
+        return HolderSession(self, holder, self._connect, pool, self._config.session)
+
     # --- for the sessions ---
 
     @property
@@ -409,11 +437,11 @@ class Download:
         now = time.monotonic()
         self._moved_at = now
         if self.swarm.chunk_verified(holder, chunk, now=now):
-            length = self._manifest.span(chunk)[1]
+            length = self._length(chunk)
             self._written |= 1 << chunk
             self._done_bytes += length
             self._by_holder[holder] = self._by_holder.get(holder, 0) + length
-            if self._done_bytes == self._manifest.size_bytes:
+            if self._done_bytes == self._size_bytes():
                 self._wake.set()
         self.pump()
 

@@ -5,7 +5,12 @@ Owns what can go wrong with names, files, holders and receivers. Knows no exit c
 
 # ruff: noqa: N818 - errors are named by what a person would say went wrong
 
+from typing import TYPE_CHECKING
+
 from identity.errors import ShoalError
+
+if TYPE_CHECKING:
+    from transfer.manifest import TreeManifest
 
 
 class TransferError(ShoalError):
@@ -16,6 +21,28 @@ class UnsafeName(TransferError):
     """The file name is not safe to store."""
 
     hint = "give the file another name with --as"
+
+
+class UnsafeTree(UnsafeName):
+    """The folder holds something that is not safe to store."""
+
+    hint = "who shares the folder can rename it or take it out"
+
+
+class TreeTooLarge(TransferError):
+    """The folder is larger than a tree can describe."""
+
+    hint = "put its parts one by one, or an archive of it"
+
+
+class IsFolder(TransferError):
+    """The content is a folder."""
+
+    hint = "fetch it to a path: a folder is no single file"
+
+    def __init__(self, manifest: "TreeManifest | None" = None) -> None:
+        super().__init__()
+        self.manifest = manifest
 
 
 class BadContentId(TransferError):

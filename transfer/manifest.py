@@ -5,7 +5,8 @@ knows no file and no network.
 
 Layout (docs/protocol/transfer.md): `shoal` · kind `F` · version 1 · size, 8 bytes · chunk size,
 4 bytes · BLAKE3 of each chunk, 32 bytes. Integers are big-endian. The chunk size follows from the
-size, so that one file has one manifest and one content id; `T` is reserved for folders.
+size, so that one file has one manifest and one content id. Kind `T` is a folder: the same of its
+listing (tree.py), and after the chunk size the number of entries, 4 bytes, and their size, 8 bytes.
 """
 
 import dataclasses
@@ -31,6 +32,10 @@ _KIND_FILE = b"F"
 _KIND_TREE = b"T"
 _VERSION = 1
 _HEADER = struct.Struct(">5scBQI")
+_TREE_HEADER = struct.Struct(">IQ")
+TREE_ENTRIES_MAX = 250_000
+LISTING_BYTES_MAX = 32 * 1024 * 1024
+TREE_BYTES_MAX = FILE_SIZE_MAX_BYTES
 MANIFEST_BYTES_MAX = _HEADER.size + CHUNKS_MAX * DIGEST_BYTES
 
 _ID_PATTERN = re.compile(r"b3:([0-9a-f]{64})")
@@ -91,30 +96,76 @@ class Manifest:
 
     def encode(self) -> bytes:
         """Return the canonical bytes, whose BLAKE3 is the content id."""
+        return file_header(self.size_bytes) + self.digests
+
+
+def file_header(size_bytes: int) -> bytes:
+    """Return what precedes the digests in a file's manifest."""
+    return _HEADER.pack(_MAGIC, _KIND_FILE, _VERSION, size_bytes, chunk_size_for(size_bytes))
+
+
+def content_id_of_chunk(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the content id of a file of at most one chunk."""
+    digests = digest_of(data) if len(data) else b""
+    return blake3(file_header(len(data)) + digests).digest()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TreeManifest(Manifest):
+    """The manifest of a folder: that of its listing, with what the listing sums up to."""
+
+    entry_count: int
+    tree_bytes: int
+    """Sum of the sizes of all files in the folder."""
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes; their kind differs from a file's, and so does the id."""
         header = _HEADER.pack(
-            _MAGIC, _KIND_FILE, _VERSION, self.size_bytes, chunk_size_for(self.size_bytes)
+            _MAGIC, _KIND_TREE, _VERSION, self.size_bytes, chunk_size_for(self.size_bytes)
         )
-        return header + self.digests
+        return header + _TREE_HEADER.pack(self.entry_count, self.tree_bytes) + self.digests
+
+
+def is_tree_manifest(data: bytes) -> bool:
+    """Tell a folder's canonical bytes from a file's, without parsing them."""
+    return data[5:6] == _KIND_TREE
 
 
 def decode_manifest(data: bytes, content_id: bytes | None = None) -> Manifest:
-    """Parse canonical bytes, checked against a content id where one is given; BadManifest."""
+    """Parse canonical bytes, a TreeManifest for a folder; BadManifest.
+
+    Checked against a content id where one is given.
+    """
     if len(data) > MANIFEST_BYTES_MAX or len(data) < _HEADER.size:
         raise BadManifest("a manifest has a wrong length")
     magic, kind, version, size_bytes, chunk_size = _HEADER.unpack_from(data)
     if magic != _MAGIC or kind not in (_KIND_FILE, _KIND_TREE) or version != _VERSION:
         raise BadManifest
-    if kind == _KIND_TREE:
-        raise BadManifest("this content is a folder, which this version cannot fetch")
     if size_bytes > FILE_SIZE_MAX_BYTES or chunk_size != chunk_size_for(size_bytes):
         raise BadManifest("a manifest has a size that its chunks do not allow")
-    digests = data[_HEADER.size :]
-    if len(digests) != _chunk_count(size_bytes, chunk_size) * DIGEST_BYTES:
+    digests_bytes = _chunk_count(size_bytes, chunk_size) * DIGEST_BYTES
+    manifest: Manifest
+    if kind == _KIND_TREE:
+        manifest = _decode_tree(data, size_bytes, digests_bytes)
+    elif len(data) == _HEADER.size + digests_bytes:
+        manifest = Manifest(size_bytes, data[_HEADER.size :])
+    else:
         raise BadManifest("a manifest has too few or too many chunks")
-    manifest = Manifest(size_bytes, digests)
     if content_id is not None and manifest.content_id != content_id:
         raise BadManifest("a manifest does not belong to the content id")
     return manifest
+
+
+def _decode_tree(data: bytes, size_bytes: int, digests_bytes: int) -> TreeManifest:
+    if size_bytes > LISTING_BYTES_MAX:
+        raise BadManifest("the listing of a folder is too long")
+    start = _HEADER.size + _TREE_HEADER.size
+    if len(data) != start + digests_bytes:
+        raise BadManifest("a manifest has too few or too many chunks")
+    entry_count, tree_bytes = _TREE_HEADER.unpack_from(data, _HEADER.size)
+    if entry_count > TREE_ENTRIES_MAX or tree_bytes > TREE_BYTES_MAX:
+        raise BadManifest("a folder is larger than is allowed")
+    return TreeManifest(size_bytes, data[start:], entry_count, tree_bytes)
 
 
 def show_content_id(content_id: bytes) -> str:

@@ -19,20 +19,21 @@ _RESERVED_STEMS = frozenset(
 
 def check_name(name: str) -> str:
     """Return the name as it is, or raise UnsafeName with the reason."""
-    reason = _reason_against(name)
+    reason = why_unsafe(name)
     if reason is not None:
-        raise UnsafeName(f"unsafe file name {_shown(name)}: {reason}")
+        raise UnsafeName(f"unsafe file name {shown_name(name)}: {reason}")
     return name
 
 
-def _reason_against(name: str) -> str | None:
+def why_unsafe(name: str) -> str | None:
+    """Return what is wrong with a name, or None when it is safe."""
     if not name:
         return "it is empty"
     if name in (".", ".."):
         return "it means a folder"
     if "/" in name or "\\" in name:
         return "it contains a path separator"
-    for character in name:
+    for character in "" if name.isascii() and name.isprintable() else name:
         match unicodedata.category(character):
             case "Cc":
                 return "it contains a control character"
@@ -46,6 +47,6 @@ def _reason_against(name: str) -> str | None:
     return None
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """Quote a hostile name for an error line: ASCII only and short."""
     return ascii(name if len(name) <= 64 else name[:61] + "...")

@@ -6,7 +6,7 @@ streams. Knows neither catalog nor inbox nor certificates: Shares, Inbox and `id
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,6 +18,7 @@ from protos import transfer_pb2
 from transfer.bitmap import encode_bitmap
 from transfer.errors import SourceChanged, SourceUnreadable
 from transfer.limits import Slots, TokenBucket
+from transfer.packs import PackRead, read_pack_blocking
 from transfer.push import REASON_KEY, Caller, Inbox
 from transfer.push_service import receive_push
 from transfer.sources import OpenSource, Shares, Source
@@ -118,7 +119,7 @@ class TransferService:
     async def _have(self, message: bytes, context: Context) -> bytes:
         await self._caller(context)
         source = await self._source_asked(transfer_pb2.HaveRequest, message, context)
-        count = source.manifest.chunk_count
+        count = source.positions or source.manifest.chunk_count
         bitmap = b"" if source.have is None else encode_bitmap(source.verified(), count)
         reply = transfer_pb2.HaveReply(
             chunk_count=count, complete=source.have is None, bitmap=bitmap
@@ -191,16 +192,30 @@ class TransferService:
             self.report_changed(source)
             return FrameStatus.CHANGED
 
+    async def read_pack(self, content_ids: Sequence[bytes]) -> PackRead:
+        """Read small files of folders that are asked for together; a changed one is reported."""
+        sources = self._shares.pack_sources(content_ids)
+        changed = [content_id in self._changed for content_id in content_ids]
+        read = await asyncio.to_thread(read_pack_blocking, sources, changed)
+        source = sources[read.failed]
+        if read.status is FrameStatus.CHANGED and source is not None:
+            self._note_changed(source.content_id)
+            self._shares.source_changed(source.content_id, source.path)
+        return read
+
     def report_changed(self, source: Source) -> None:
         """Note that a source is no longer what was shared; a partial one is its download's."""
         if source.have is not None:
             return
         content_id = source.manifest.content_id
+        self._note_changed(content_id)
+        self._shares.source_changed(content_id, source.path)
+
+    def _note_changed(self, content_id: bytes) -> None:
         self._changed[content_id] = None
         self._changed.move_to_end(content_id)
         if len(self._changed) > CHANGED_MAX:
             self._changed.popitem(last=False)
-        self._shares.source_changed(content_id, source.path)
 
     def frame_bytes(self) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
@@ -264,12 +279,15 @@ class _FetchStream:
             self._open.popitem()[1].close()
 
     async def _answer(self, request: FetchRequest, idle: asyncio.Timeout) -> None:
+        if request.pack:
+            await self._answer_pack(request, idle)
+            return
         opened = self._opened(request.content_id)
         if not isinstance(opened, OpenSource):
             await self._write(encode_frame(request.request, opened))
             return
         source = opened.source
-        if not source.verified() >> request.chunk & 1:
+        if not source.holds(request.chunk):
             await self._write(encode_frame(request.request, FrameStatus.MISSING))
             return
         try:
@@ -284,17 +302,32 @@ class _FetchStream:
     ) -> None:
         start, length = opened.source.manifest.span(request.chunk)
         step = self._service.frame_bytes()
-        loop = asyncio.get_running_loop()
         for offset in range(0, length, step):
             size = min(step, length - offset)
-            wait_s = self._service.wait_before(size, loop.time())
-            idle.reschedule(loop.time() + wait_s + self._service.idle_timeout_s)
-            if wait_s:
-                await asyncio.sleep(wait_s)
+            await self._wait_for_rate(size, idle)
             data = await asyncio.to_thread(opened.read, start + offset, size)
             frame = encode_frame(request.request, FrameStatus.DATA, offset, data)
             await self._write(frame)
             self._service.sent(self._peer_id, request.content_id, size)
+
+    async def _answer_pack(self, request: FetchRequest, idle: asyncio.Timeout) -> None:
+        read = await self._service.read_pack(request.pack)
+        if read.status is not FrameStatus.DATA:
+            await self._write(encode_frame(request.request, read.status, read.failed))
+            return
+        step, data = self._service.frame_bytes(), memoryview(read.data)
+        for offset in range(0, len(data), step):
+            piece = data[offset : offset + step]
+            await self._wait_for_rate(len(piece), idle)
+            await self._write(encode_frame(request.request, FrameStatus.DATA, offset, piece))
+            self._service.sent(self._peer_id, request.pack[0], len(piece))
+
+    async def _wait_for_rate(self, size_bytes: int, idle: asyncio.Timeout) -> None:
+        now = asyncio.get_running_loop().time()
+        wait_s = self._service.wait_before(size_bytes, now)
+        idle.reschedule(now + wait_s + self._service.idle_timeout_s)
+        if wait_s:
+            await asyncio.sleep(wait_s)
 
     async def _write(self, frame: bytes) -> None:
         self._writing = True

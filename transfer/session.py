@@ -301,13 +301,18 @@ class HolderSession:
             self._requests = self._requests + 1 & 0xFFFF_FFFF
             if not self._assemblies:
                 self._rearm()
-            self._assemblies[self._requests] = _Assembly(chunk, manifest.span(chunk)[1])
-            request = FetchRequest(self._requests, manifest.content_id, chunk)
+            length, message = self._asked(manifest, self._requests, chunk)
+            self._assemblies[self._requests] = _Assembly(chunk, length)
             try:
-                await call.write(encode_fetch_request(request))
+                await call.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return  # the reading side sees why the stream ended
             chunk = await self._asks.get()
+
+    def _asked(self, manifest: Manifest, number: int, chunk: int, /) -> tuple[int, bytes]:
+        """Return how many bytes answer a request for a chunk, and its message."""
+        request = FetchRequest(number, manifest.content_id, chunk)
+        return manifest.span(chunk)[1], encode_fetch_request(request)
 
     async def _read_frames(self, call: FetchCall) -> None:
         while self._end is None:

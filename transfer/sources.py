@@ -5,7 +5,7 @@ under its old id. Knows no gRPC and no catalog: the peer implements Shares.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,8 @@ class Source:
     """What the file was when hashed; None for a partial file, which its download guards."""
     have: Callable[[], int] | None = None
     """The verified chunks of a partial file, read anew each time; None when it is whole."""
+    positions: int = 0
+    """Of a folder in part: the chunks of its listing and its units, which `have` counts too."""
 
     def verified(self) -> int:
         """Return the chunks that may be served."""
@@ -33,12 +35,30 @@ class Source:
             return full_bitmap(self.manifest.chunk_count)
         return self.have()
 
+    def holds(self, chunk: int) -> bool:
+        """Tell whether a chunk of this very file may be served."""
+        return chunk < self.manifest.chunk_count and bool(self.verified() >> chunk & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PackSource:
+    """A small file that is asked for together with others."""
+
+    path: Path
+    content_id: bytes
+    fingerprint: Fingerprint
+    is_shared: bool
+    """In a shared folder; else in one that is being fetched."""
+
 
 class Shares(Protocol):
     """What this peer serves; implemented by the peer's catalog and its running downloads."""
 
     def open_source(self, content_id: bytes) -> Source | None:
         """Return the file that holds a content, or None."""
+
+    def pack_sources(self, content_ids: Sequence[bytes]) -> list[PackSource | None]:
+        """Return the small files of folders that hold these contents, None where there is none."""
 
     def source_changed(self, content_id: bytes, path: Path) -> None:
         """Note that a file is no longer what was shared, and share it no more."""

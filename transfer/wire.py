@@ -6,11 +6,13 @@ is returned as None: what follows from it is the caller's decision.
 """
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 FRAME_DATA_MAX_BYTES = 512 * 1024
 FRAME_BYTES_MAX = FRAME_DATA_MAX_BYTES + 64
-_FETCH_REQUEST_BYTES_MAX = 256
+PACK_CONTENTS_MAX = 128
+_FETCH_REQUEST_BYTES_MAX = 256 + 32 * PACK_CONTENTS_MAX
 _VARINT, _FIXED64 = 0, 1
 
 Field = int | memoryview
@@ -26,11 +28,16 @@ class FrameStatus(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """One chunk asked for; `request` is repeated in the frames that answer."""
+    """One chunk asked for, or several small contents together.
+
+    `request` is repeated in the frames that answer.
+    """
 
     request: int
     content_id: bytes
     chunk: int
+    pack: tuple[bytes, ...] = ()
+    """Contents of one chunk each; content id and chunk are left out then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,13 @@ def encode_fetch_request(request: FetchRequest) -> bytes:
     )
 
 
+def encode_pack_request(request: int, content_ids: Sequence[bytes]) -> bytes:
+    """Return the protobuf bytes of a FetchRequest for several small contents."""
+    assert 0 < len(content_ids) <= PACK_CONTENTS_MAX
+    pack = b"".join(content_ids)
+    return b"".join((_number(1, request), b"\x22", _varint(len(pack)), pack))
+
+
 def encode_frame(
     request: int, status: FrameStatus, offset: int = 0, data: bytes | memoryview = b""
 ) -> bytes:
@@ -76,11 +90,21 @@ def decode_fetch_request(message: bytes) -> FetchRequest | None:
     request, content_id, chunk = fields.get(1, 0), fields.get(2), fields.get(3, 0)
     if not isinstance(request, int) or not isinstance(chunk, int):
         return None
-    if not isinstance(content_id, memoryview) or len(content_id) != 32:
-        return None
     if request >= 1 << 32 or chunk >= 1 << 32:
         return None
+    pack = fields.get(4)
+    if pack is not None:
+        return None if content_id is not None or chunk else _pack_request(request, pack)
+    if not isinstance(content_id, memoryview) or len(content_id) != 32:
+        return None
     return FetchRequest(request, bytes(content_id), chunk)
+
+
+def _pack_request(request: int, pack: Field) -> FetchRequest | None:
+    if isinstance(pack, int) or len(pack) % 32 or not 0 < len(pack) <= 32 * PACK_CONTENTS_MAX:
+        return None
+    ids = tuple(bytes(pack[at : at + 32]) for at in range(0, len(pack), 32))
+    return FetchRequest(request, b"", 0, ids)
 
 
 def decode_frame(message: bytes) -> FetchFrame | None:

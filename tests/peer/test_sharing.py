@@ -2,7 +2,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,6 +9,7 @@ from dht.errors import ScheduleFull
 from peer.background import Background
 from peer.core import Core
 from peer.errors import BadInput, NotFound
+from peer.fetching import Fetching
 from peer.serving import Offered
 from peer.sharing import Sharing, check_source
 from tests.dht.nodes import until
@@ -202,8 +202,7 @@ async def test_served_source_is_the_shared_file_with_its_fingerprint(
     sharing = sharing_of(ada)
     share = (await sharing.put(path, None)).share
     background = Background()
-    downloads: Any = _NoDownloads()
-    offered = Offered(ada.catalog, downloads, sharing, background)
+    offered = Offered(ada.catalog, Fetching(ada), sharing, background)
     source = offered.open_source(share.content_id)
     assert source is not None
     opened = OpenSource(source)
@@ -216,10 +215,6 @@ async def test_served_source_is_the_shared_file_with_its_fingerprint(
     await background.close()
 
 
-class _NoDownloads:
-    running: dict[bytes, object] = {}  # noqa: RUF012
-
-
 # What can be shared
 
 
@@ -227,12 +222,11 @@ def test_what_is_no_file_is_refused_by_its_kind(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path, said in (
-        (tmp_path, "is a folder"),
-        (tmp_path / "pipe", "no.* regular file|not a regular"),
+        (tmp_path / "pipe", "neither a regular file nor a folder"),
         (tmp_path / "missing", "does not exist"),
         (tmp_path / "loop", "cannot be read"),
         (tmp_path / ("x" * 300), "cannot be read"),
-        (Path("/dev/null"), "not a regular"),
+        (Path("/dev/null"), "neither a regular file nor a folder"),
         (Path("a\0b"), "cannot be read"),
     ):
         with pytest.raises(BadInput, match=said):

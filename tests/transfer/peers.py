@@ -23,7 +23,7 @@ from transfer.manifest import Manifest
 from transfer.push import Inbox
 from transfer.service import ServiceConfig, TransferService, UploadObserver
 from transfer.session import Holder, SessionConfig
-from transfer.sources import Source
+from transfer.sources import PackSource, Source
 
 NETWORK = Network("transfer-tests", bytes(32))
 CHUNK = 512 * 1024
@@ -41,11 +41,15 @@ class MemoryShares:
 
     def __init__(self) -> None:
         self.sources: dict[bytes, Callable[[], Source | None]] = {}
+        self.packs: dict[bytes, PackSource] = {}
         self.changed: list[tuple[bytes, Path]] = []
 
     def open_source(self, content_id: bytes) -> Source | None:
         found = self.sources.get(content_id)
         return found() if found else None
+
+    def pack_sources(self, content_ids: Sequence[bytes]) -> list[PackSource | None]:
+        return [self.packs.get(content_id) for content_id in content_ids]
 
     def source_changed(self, content_id: bytes, path: Path) -> None:
         self.changed.append((content_id, path))

@@ -77,10 +77,10 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
             continue
 
 
-def test_folder_is_told_apart_from_damage() -> None:
+def test_manifest_of_a_file_is_none_of_a_folder() -> None:
     tree = bytearray(manifest_of(b"x").encode())
     tree[5:6] = b"T"
-    with pytest.raises(BadManifest, match="folder"):
+    with pytest.raises(BadManifest, match="chunks"):
         decode_manifest(bytes(tree))
 
 

@@ -1,0 +1,139 @@
+"""One holder's part in the download of a folder.
+
+Owns what differs from a file's session: units instead of chunks, packs of small files, and the
+manifests of large files, which are asked for before the first chunk. All sessions of a download
+share that work.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from protos import transfer_pb2
+from transfer.bitmap import decode_bitmap
+from transfer.errors import BadManifest
+from transfer.manifest import Manifest, decode_manifest
+from transfer.session import (
+    DESCRIBE_METHOD,
+    HAVE_METHOD,
+    Connect,
+    DownloadSide,
+    Holder,
+    HolderSession,
+    SessionConfig,
+    SessionEnd,
+)
+from transfer.tree_plan import Content, Plan
+from transfer.wire import (
+    FetchFrame,
+    FetchRequest,
+    FrameStatus,
+    encode_fetch_request,
+    encode_pack_request,
+)
+
+DESCRIBES_MAX = 16
+"""Manifests that a session asks its holder for at a time."""
+
+
+class TreeSide(DownloadSide, Protocol):
+    """What a session needs of the download of a folder."""
+
+    undescribed: deque[int]
+    """Large contents whose manifest nobody is asked for yet."""
+
+    @property
+    def plan(self) -> Plan: ...
+    def wanted_of(self, unit: int) -> Sequence[Content]: ...
+    def chunk_of(self, unit: int) -> tuple[Content, int] | None: ...
+    async def file_described(self, place: int, manifest: Manifest) -> None: ...
+    async def all_described(self) -> None: ...
+    def content_gone(self, content: Content) -> None: ...
+
+
+class TreeSession(HolderSession):
+    """A session whose chunks are the units of a tree."""
+
+    def __init__(
+        self,
+        download: TreeSide,
+        holder: Holder,
+        connect: Connect,
+        pool: ThreadPoolExecutor,
+        config: SessionConfig,
+    ) -> None:
+        super().__init__(download, holder, connect, pool, config)
+        self._tree = download
+
+    async def _serve(self, channel: grpc.aio.Channel, manifest: Manifest) -> SessionEnd:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(DESCRIBES_MAX, len(self._tree.undescribed))):
+                group.create_task(self._describe_files(channel))
+        await self._tree.all_described()
+        return await super()._serve(channel, manifest)
+
+    async def _describe_files(self, channel: grpc.aio.Channel) -> None:
+        undescribed = self._tree.undescribed
+        while undescribed:
+            place = undescribed.popleft()
+            content_id = self._tree.plan.contents[place].content_id
+            described = False
+            try:
+                request = transfer_pb2.DescribeRequest(content_id=content_id)
+                reply = await self._call(channel, DESCRIBE_METHOD, request.SerializeToString())
+                manifest = decode_manifest(
+                    transfer_pb2.DescribeReply.FromString(reply).manifest, content_id
+                )
+                await self._tree.file_described(place, manifest)
+                described = True
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                    self._tree.content_gone(self._tree.plan.contents[place])
+                return  # another holder may have it
+            finally:
+                if not described:
+                    undescribed.append(place)
+
+    async def _have(self, channel: grpc.aio.Channel, manifest: Manifest) -> int | None:
+        request = transfer_pb2.HaveRequest(content_id=manifest.content_id)
+        message = await self._call(channel, HAVE_METHOD, request.SerializeToString())
+        try:
+            reply = transfer_pb2.HaveReply.FromString(message)
+        except DecodeError as error:
+            raise BadManifest from error
+        if reply.complete:
+            return None
+        # The chunks of the listing come first.
+        listing = manifest.chunk_count
+        return decode_bitmap(reply.bitmap, listing + len(self._tree.plan.units)) >> listing
+
+    def _asked(self, _: Manifest, number: int, chunk: int, /) -> tuple[int, bytes]:
+        piece = self._tree.chunk_of(chunk)
+        if piece is not None:
+            content, inner = piece
+            request = FetchRequest(number, content.content_id, inner)
+            return self._tree.plan.units[chunk].size_bytes, encode_fetch_request(request)
+        wanted = self._tree.wanted_of(chunk)
+        message = encode_pack_request(number, [content.content_id for content in wanted])
+        return sum(content.size_bytes for content in wanted), message
+
+    def _judge(self, frame: FetchFrame | None) -> SessionEnd | None:
+        end = super()._judge(frame)
+        if end is SessionEnd.CHANGED and frame is not None:
+            self._note_changed(self._assemblies[frame.request].chunk, frame)
+        return end
+
+    def _note_changed(self, unit: int, frame: FetchFrame) -> None:
+        assert frame.status is FrameStatus.CHANGED
+        piece = self._tree.chunk_of(unit)
+        if piece is not None:
+            self._tree.content_gone(piece[0])
+            return
+        wanted = self._tree.wanted_of(unit)
+        if frame.offset < len(wanted):
+            self._tree.content_gone(wanted[frame.offset])
