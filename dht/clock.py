@@ -27,15 +27,18 @@ class ClockWatch:
         self.offset_ms = 0
         self.doubt_ms = 0
         self._samples: OrderedDict[bytes, int] = OrderedDict()
+        self._far = 0
+        """How many of them are too far off to be ignored."""
 
     def heard(self, peer_id: bytes, offset_ms: int) -> None:
         """Note a proven contact's wall time minus ours."""
-        self._samples.pop(peer_id, None)
+        self._far += _is_far(offset_ms) - _is_far(self._samples.pop(peer_id, 0))
         self._samples[peer_id] = offset_ms
         while len(self._samples) > SAMPLES_MAX:
-            self._samples.popitem(last=False)
-        self.offset_ms = self._agreed_ms()
-        self.doubt_ms = self._doubt_ms()
+            self._far -= _is_far(self._samples.popitem(last=False)[1])
+        # A middle is one of the samples: where none is far off, neither is the middle.
+        self.offset_ms = self._agreed_ms() if self._far else 0
+        self.doubt_ms = self._doubt_ms() if self._far else 0
 
     @property
     def samples_ms(self) -> tuple[int, ...]:
@@ -50,7 +53,7 @@ class ClockWatch:
         agreeing = sum(abs(sample - middle) <= AGREEMENT_MS for sample in samples)
         if agreeing < AGREEING_MIN or 2 * agreeing <= len(samples):
             return 0
-        return middle if abs(middle) >= OFFSET_MIN_MS else 0
+        return middle if _is_far(middle) else 0
 
     def _doubt_ms(self) -> int:
         """Too few to correct our clock by, but all contacts there are: a reason to warn."""
@@ -59,4 +62,8 @@ class ClockWatch:
             return 0
         middle = median_low(samples)
         alike = all(abs(sample - middle) <= AGREEMENT_MS for sample in samples)
-        return middle if alike and abs(middle) >= OFFSET_MIN_MS else 0
+        return middle if alike and _is_far(middle) else 0
+
+
+def _is_far(offset_ms: int) -> bool:
+    return abs(offset_ms) >= OFFSET_MIN_MS

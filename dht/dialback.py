@@ -178,7 +178,8 @@ class ReachWatch:
 
     def look_again(self) -> None:
         """Look whether there is somebody to ask now: a contact has come."""
-        self._wake.set()
+        if self._machine.is_due(self._clock()):  # with many newcomers this is asked all the time
+            self._wake.set()
 
     def moved(self) -> None:
         """Ask anew: our address is another one."""
@@ -191,9 +192,10 @@ class ReachWatch:
             self._wake.clear()
             before = self._machine.state
             now = self._clock()
-            # Each newcomer wakes us: do not go through all contacts for nothing.
-            witnesses = self._witnesses() if self._machine.is_due(now) else ()
-            step = self._machine.next(witnesses, self._own_hosts(), now=now)
+            # We may be woken early: do not go through all contacts for nothing.
+            is_due = self._machine.is_due(now)
+            witnesses = self._witnesses() if is_due else ()
+            step = self._machine.next(witnesses, self._own_hosts() if is_due else (), now=now)
             self._tell(before)
             match step:
                 case AskWitness(witness):

@@ -12,7 +12,8 @@ others: where there are no others, as in a small network or one within one block
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -142,6 +143,14 @@ class Doubts:
         if account is None:
             account = self._blocks[hint.block] = Account(self._config.block_failures_max)
         return account
+
+
+def is_spread(blocks: Sequence[str], block_contacts_max: int) -> bool:
+    """Say whether at most so many share a public address block: then `spread` takes them all."""
+    public = [block for block in blocks if block]
+    if len(set(public)) == len(public):
+        return True
+    return max(Counter(public).values()) <= block_contacts_max
 
 
 def spread(

@@ -137,7 +137,7 @@ class Engine:
     async def bootstrap(self, nodes: Sequence[BootstrapNode]) -> int:
         """Join, now and, while alone, again later."""
         self._bootstrap_nodes = tuple(nodes)
-        self.upkeep.may_retry_bootstrap = True
+        self.upkeep.keep_company()
         return await self._bootstrap()
 
     def use_grpc(self, connect: Connect) -> None:
@@ -328,6 +328,7 @@ class Engine:
         self.membership.on_first_contact = self.upkeep.retry_failed
         self.membership.on_newcomer = self._on_newcomer
         self.membership.on_departed = self.upkeep.neighbours_changed
+        self.membership.on_lonely = self.upkeep.lonely
         self.membership.on_missed = self.upkeep.missed
         self.membership.on_moved = self.reach.moved
         self.membership.on_clock_sample = self._tell_clock

@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Final, NoReturn
 
 import msgspec
@@ -33,6 +34,8 @@ UNKNOWN_ID: Final = bytes(PEER_ID_BYTES)
 NICKNAME_BYTES_MAX: Final = 64
 ADVERTISED_MAX: Final = 4
 DIALLED_CHARS_MAX: Final = 300
+ADDRESS_LISTS_MAX: Final = 4_096
+"""Lists of advertised addresses whose packed form is kept: peers say the same ones every time."""
 
 Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 PublicKey = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
@@ -255,7 +258,8 @@ def _answer_body(answer: HelloAnswer, hello: Hello) -> bytes:
     )
 
 
-def _addresses(addresses: Sequence[Address]) -> bytes:
+@lru_cache(maxsize=ADDRESS_LISTS_MAX)
+def _addresses(addresses: tuple[Address, ...]) -> bytes:
     return length_prefixed(*(_text(str(address)) for address in addresses))
 
 

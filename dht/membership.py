@@ -95,6 +95,8 @@ class Membership:
         self.on_first_contact: Callable[[], None] = lambda: None
         self.on_newcomer: Callable[[], None] = lambda: None
         self.on_departed: Callable[[], None] = lambda: None
+        self.on_lonely: Callable[[], None] = lambda: None
+        """Called when the last contact has gone."""
         self.on_missed: Callable[[], None] = lambda: None
         self.on_clock_sample: Callable[[], None] = lambda: None
         self.on_moved: Callable[[], None] = lambda: None
@@ -132,8 +134,11 @@ class Membership:
             if len(self.newcomers) < NEWCOMERS_MAX:  # more come again: they are in the table
                 self.newcomers[proven.peer_id] = candidate_of(contact)
             self.on_newcomer()
-        if was_alone and len(self._table) > 0:
+        is_alone = len(self._table) == 0
+        if was_alone and not is_alone:
             self.on_first_contact()
+        elif is_alone and not was_alone:  # our only contact says that it is a client now
+            self.on_lonely()
         greeted = (proven.peer_id, proven.address) in self._greeted
         if self.on_contact is not None and (was_quiet or moved or greeted):
             self.on_contact(proven.peer_id, proven.address)
@@ -180,6 +185,8 @@ class Membership:
         if contact is not None:
             self.departed.append(contact)
             self.on_departed()
+            if len(self._table) == 0:
+                self.on_lonely()
 
     def greet(self, peer_id: bytes, address: Address, said_hello: bool) -> None:
         """Send our hello to a newcomer whose address token was valid.
@@ -426,7 +433,8 @@ class Membership:
         while len(self._observed) > OBSERVED_MAX:
             self._observed.popitem(last=False)
         before = after = self._observed_address
-        if said != proven.answer.observed:
+        # One more voice for what most say already changes nothing.
+        if proven.answer.observed not in (said, before):
             common = Counter(self._observed.values()).most_common(1)
             after = common[0][0] if common[0][1] >= 2 else None
             self._observed_address = after

@@ -67,14 +67,16 @@ class Pulse:
 
     def due(self, contacts: Iterable[Contact], now: float, limit: int) -> list[Contact]:
         """Return the contacts to ask now, at most so many, the longest quiet first."""
-        quiet = [each for each in contacts if self._is_due(each, now)]
+        seen_min = now - self.quiet_s
+        # All contacts come by here every half minute, and nearly all have been seen of late.
+        unseen = [each for each in contacts if each.last_seen is None or each.last_seen <= seen_min]
+        quiet = [each for each in unseen if self._is_due(each, now)]
         return sorted(quiet, key=lambda each: _time(each.last_seen))[:limit]
 
     def _is_due(self, contact: Contact, now: float) -> bool:
+        """Tell whether a contact that has not answered of late is to be asked."""
         seen, heard = _time(contact.last_seen), _time(contact.last_heard)
-        if now - max(seen, heard) >= self.quiet_s:
-            return True
-        return now - seen >= HEARD_QUIETS * self.quiet_s
+        return now - heard >= self.quiet_s or now - seen >= HEARD_QUIETS * self.quiet_s
 
 
 def _time(at: float | None) -> float:

@@ -99,7 +99,7 @@ class Reachability:
 
     def is_due(self, now: float) -> bool:
         """Say whether next() would look at contacts at all."""
-        return self._config.asks and now >= self._due_s
+        return self._config.asks and now >= self._due_s and self._missing() > len(self._open)
 
     def next(
         self, contacts: Sequence[Witness], own_hosts: Collection[str], *, now: float
@@ -109,9 +109,9 @@ class Reachability:
             return Rest(math.inf)
         if now < self._due_s:
             return Rest(self._due_s)
-        witnesses = witnesses_of(contacts, own_hosts)
         if self._missing() <= len(self._open):
             return Rest(math.inf)
+        witnesses = witnesses_of(contacts, own_hosts)
         if len(witnesses) < self._config.agreeing_min and not self._open:
             self._asked.clear()
             self.state = Reach.UNKNOWN

@@ -22,7 +22,7 @@ from kademlia.routing import RoutingTable
 
 from dht.buckets import ID_BITS, Bucket, TableConfig
 from dht.contacts import Contact, ContactRow, StockContacts, StockNode
-from dht.doubt import spread
+from dht.doubt import is_spread, spread
 from identity.address import Address
 from identity.errors import ShoalError
 from identity.keys import PEER_ID_BYTES, peer_id_of
@@ -78,7 +78,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         self.buckets = [whole]
 
     def __len__(self) -> int:
-        return sum(len(bucket) for bucket in self.buckets)
+        return sum([len(bucket.nodes) for bucket in self.buckets])
 
     # What the protocol tells us
 
@@ -206,7 +206,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         places, and not whoever has many ids, decides what is told of a key and stored there.
         """
         found = self.closest(key, k, exclude=exclude, failures_max=failures_max)
-        if not any(contact.block for contact in found):
+        if is_spread([contact.block for contact in found], self._config.closest_block_contacts_max):
             return found
         return spread(
             chain.from_iterable(self._ranked(key, exclude, failures_max)),
@@ -236,8 +236,11 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def rows(self, now: float, wall_ms: int) -> list[ContactRow]:
         """Return what to keep on disk: every contact, then the departed that are remembered."""
-        kept = [*self.contacts(), *reversed(self._departed.values())]
-        return [contact.row(now, wall_ms) for contact in kept if contact.public_key]
+        return [contact.row(now, wall_ms) for contact in self._kept()]
+
+    def shape(self) -> tuple[tuple[bytes, Address], ...]:
+        """Return who and where the rows are: whether they changed but for times, at less cost."""
+        return tuple([(contact.id, contact.address) for contact in self._kept()])
 
     def validate_state(self) -> None:
         """Assert the invariants of the class docstring."""
@@ -294,8 +297,9 @@ class Table(RoutingTable):  # type: ignore[misc]
         """Yield the contacts by their distance to a key, a bucket's at a time."""
         target = int.from_bytes(key, "big")
         allowed = math.inf if failures_max is None else failures_max
-        # Buckets are aligned: all ids of one are closer to the key than all ids of a farther one.
-        for bucket in sorted(self.buckets, key=lambda bucket: bucket.distance_to(target)):
+        # Buckets are aligned: all ids of one are closer to the key than all ids of a farther one,
+        # so that any id of theirs tells which.
+        for bucket in sorted(self.buckets, key=lambda bucket: bucket.range[0] ^ target):
             ranked = [(contact.long_id ^ target, contact) for contact in bucket.nodes.values()]
             ranked.sort()  # by distance: no two contacts have the same
             yield [
@@ -303,6 +307,10 @@ class Table(RoutingTable):  # type: ignore[misc]
                 for _, contact in ranked
                 if contact.failures <= allowed and contact.id != exclude
             ]
+
+    def _kept(self) -> list[Contact]:
+        kept = [*self.contacts(), *reversed(self._departed.values())]
+        return [contact for contact in kept if contact.public_key]
 
     def _bucket_of(self, long_id: int) -> Bucket:
         return self.buckets[self._position_of(long_id)]

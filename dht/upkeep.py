@@ -31,6 +31,7 @@ from dht.running import candidate_of
 from dht.schedule import PublishSchedule, ScheduleChanges, ScheduleRow
 from dht.storage import Changes, RecordStore, SavedRecord
 from dht.turns import SAVE_TURN
+from identity.address import Address
 
 NO_CHANGES = Changes((), ())
 NO_SCHEDULE_CHANGES = ScheduleChanges((), ())
@@ -91,8 +92,9 @@ class Upkeep:
         self._due = asyncio.Event()
         self._neighbours = asyncio.Event()
         self._missed = asyncio.Event()
-        self._contacts_saved: tuple[tuple[bytes, str], ...] = ()
-        self.may_retry_bootstrap = False
+        self._contacts_saved: tuple[tuple[bytes, Address], ...] = ()
+        self._lonely = asyncio.Event()
+        self._may_retry_bootstrap = False
 
     def loops(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """Return the loops to run as tasks, each without end."""
@@ -118,6 +120,15 @@ class Upkeep:
         """Look at the absent again: somebody is missed."""
         self._missed.set()
 
+    def keep_company(self) -> None:
+        """From now on ask the bootstrap nodes again whenever the table is empty."""
+        self._may_retry_bootstrap = True
+        self._lonely.set()
+
+    def lonely(self) -> None:
+        """Look for somebody: the last contact has gone."""
+        self._lonely.set()
+
     def planned(self) -> None:
         """Look at the schedule again: something was planned."""
         self._due.set()
@@ -140,11 +151,10 @@ class Upkeep:
         while (drafts := self._schedule.take_changes(SAVE_TURN)) != NO_SCHEDULE_CHANGES:
             self._persistence.save_schedule(drafts.saved, drafts.deleted)
             await asyncio.sleep(0)
-        rows = self._table.rows(self._clock(), self._wall_ms())
-        shape = tuple((row.peer_id, row.address) for row in rows)
+        shape = self._table.shape()
         # Times alone are not worth a write; an empty table must not erase what a rejoin needs.
-        if rows and shape != self._contacts_saved:
-            self._persistence.save_contacts(rows)
+        if shape and shape != self._contacts_saved:
+            self._persistence.save_contacts(self._table.rows(self._clock(), self._wall_ms()))
             self._contacts_saved = shape
 
     async def _sweep_loop(self) -> None:
@@ -257,14 +267,16 @@ class Upkeep:
                 await self._membership.join_neighbourhood()
 
     async def _retry_loop(self) -> None:
-        wait_s = self._config.bootstrap_retry_min_s
+        """Ask the bootstrap nodes ever more rarely while we are alone; sleep while we are not."""
         while True:
-            await asyncio.sleep(wait_s * self._rng.uniform(0.8, 1.2))
-            if len(self._table) or not self.may_retry_bootstrap:
-                wait_s = self._config.bootstrap_retry_min_s
-                continue
-            await self._bootstrap()
-            wait_s = min(2 * wait_s, self._config.bootstrap_retry_max_s)
+            await self._lonely.wait()
+            self._lonely.clear()
+            wait_s = self._config.bootstrap_retry_min_s
+            while self._may_retry_bootstrap and not len(self._table):
+                await asyncio.sleep(wait_s * self._rng.uniform(0.8, 1.2))
+                if not len(self._table):
+                    await self._bootstrap()
+                wait_s = min(2 * wait_s, self._config.bootstrap_retry_max_s)
 
     async def _flush_loop(self) -> None:
         while True:

@@ -28,8 +28,8 @@ from simulation.signing import StubIdentity
 WALL_BEGIN_MS = 1_800_000_000_000
 """Wall time at the start of the loop's clock."""
 PORT = 4_100
-NODE = DhtConfig(bootstrap_retry_min_s=30.0)
-"""As in production, but that nobody looks every second whether it is alone: it costs real time."""
+NODE = DhtConfig()
+"""As in production."""
 ENTRIES_COUNT = 4
 """The first peers are the bootstrap nodes of all others."""
 FIRST_BLOCK = int(ipaddress.IPv4Address("20.0.0.0")) >> 8

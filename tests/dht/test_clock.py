@@ -55,6 +55,20 @@ def test_minority_of_liars_never_moves_a_clock_that_is_right(honest: list[int], 
     assert heard(*honest, *liars).offset_ms == 0
 
 
+far_or_near = st.sampled_from([0, OFFSET_MIN_MS - 1, OFFSET_MIN_MS, -OFFSET_MIN_MS, HOUR_MS])
+
+
+@given(st.lists(st.tuples(st.integers(0, 80), far_or_near), max_size=3 * SAMPLES_MAX))
+def test_verdict_depends_on_the_last_samples_alone(said: list[tuple[int, int]]):
+    watch = ClockWatch()
+    for number, offset_ms in said:
+        watch.heard(bytes([number]) * 20, offset_ms)
+    anew = heard(*watch.samples_ms)
+    assert (watch.offset_ms, watch.doubt_ms) == (anew.offset_ms, anew.doubt_ms)
+    if all(abs(each) < OFFSET_MIN_MS for each in watch.samples_ms):
+        assert (watch.offset_ms, watch.doubt_ms) == (0, 0)
+
+
 @given(st.lists(st.integers(-(10**12), 10**12), max_size=2 * SAMPLES_MAX))
 def test_correction_lies_near_more_than_half_of_the_samples(offsets: list[int]):
     watch = heard(*offsets)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dht.candidates import LookupConfig
-from dht.doubt import Account, Doubts, Hint, spread
+from dht.doubt import Account, Doubts, Hint, is_spread, spread
 from dht.lookup import Ask, Done, Goal, Standing
 from tests.dht.worlds import World, asked, candidate, peer_id, run
 
@@ -72,6 +72,17 @@ def test_any_choice_is_full_in_order_and_as_spread_as_it_can_be(
         for kinds in [sum(place[1] == each for place in result)]
     )
     assert in_share == min(count, distinct)
+
+
+@given(st.text("ABCDxyz", max_size=12), st.integers(1, 12), st.integers(1, 3))
+def test_the_first_that_are_spread_already_are_the_choice(
+    blocks: str, count: int, share: int
+) -> None:
+    first = [block if block.isupper() else "" for block in blocks[:count]]
+    is_within = all(first.count(each) <= share for each in set(first) if each)
+    assert is_spread(first, share) == is_within
+    if is_within:
+        assert chosen(blocks, count, share) == blocks[:count]
 
 
 # Accounts

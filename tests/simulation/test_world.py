@@ -11,6 +11,7 @@ from simulation import loop
 from simulation.measuring import publish, read
 from simulation.signing import StubIdentity, stub_signatures
 from simulation.world import World, WorldConfig
+from tests.dht.nodes import peer_payload
 
 CONTENT_ID = b"c" * 32
 
@@ -96,6 +97,24 @@ async def test_a_peer_returns_with_its_contacts_with_every_bootstrap_node_gone()
         await world.kill(entry)
     assert await world.join(peer) > 0
     assert peer.lives == 2
+    await world.close()
+
+
+@simulated
+async def test_a_peer_whose_last_contact_left_asks_its_bootstrap_node_until_that_is_back() -> None:
+    world = await World.grown(WorldConfig(1), 2)
+    entry, peer = world.peers
+    await entry.running.publish([peer_payload(entry.running)])  # who has one says farewell
+    await world.leave(entry)
+    await asyncio.sleep(300)
+    assert peer.running.contact_count() == 0
+    await world.start(entry)  # it asks nobody itself
+    await asyncio.sleep(75)
+    assert peer.running.contact_count() == 1
+    await asyncio.sleep(300)
+    asked = peer.port.sent
+    await asyncio.sleep(300)
+    assert peer.port.sent - asked < 5, "in company it asks no more"
     await world.close()
 
 
