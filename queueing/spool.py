@@ -8,6 +8,7 @@ settles one shows a receipt that its recipient signed; room is reserved before a
 """
 
 import asyncio
+import contextlib
 import errno
 import functools
 import os
@@ -266,17 +267,25 @@ class Spool:
                     seal_id=seal_id, sink=out.write,
                 )  # fmt: skip
 
+        manifest: OuterManifest | None = None
         try:
             manifest = await asyncio.to_thread(seal)
             row = await self._in_thread(self._index.begin, manifest, self._wall_ms(), own=True)
             assert row.stage is Stage.PARTIAL, "a fresh content key gives a fresh delivery id"
             await self._on_disk(self._files.adopt, manifest, staged)
+            await self.finish(manifest)
+        except QueueError:
+            if manifest is not None:  # what cannot be deleted now is swept at the next start
+                with contextlib.suppress(QueueError):
+                    await self.forget(manifest.delivery_id)
+            raise
         finally:
-            staged.unlink(missing_ok=True)
-        await self.finish(manifest)
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
         return manifest
 
     def _sweep(self) -> None:
+        self._index.forget_own_partial()
         rows = list(self._index.rows())
         held = [row.delivery_id for row in rows if row.stage is Stage.HELD]
         partial = [row.delivery_id for row in rows if row.stage is Stage.PARTIAL]

@@ -209,6 +209,10 @@ class SpoolIndex:
         )
         return [_row(values) for values in found]
 
+    def forget_own_partial(self) -> None:
+        """Delete own letters whose sealing a crash cut off: the next try seals anew."""
+        self._database.execute("DELETE FROM deliveries WHERE own AND stage = 'partial'")
+
     def rows(self) -> Iterable[Row]:
         """Return every row."""
         return [_row(values) for values in self._database.execute(f"SELECT {_ROW} FROM deliveries")]

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-SUITES = ("transfers", "deliveries")
+SUITES = ("transfers", "deliveries", "crashes")
 
 
 def available() -> list[str]:
