@@ -5,6 +5,7 @@ are made: `Connect` is given. It carries the same bytes as UDP does: encoded rec
 acknowledgements signed over message id, digests and verdicts.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -136,6 +137,8 @@ class BulkClient:
         self._connect = connect
         self._caller = caller
         self._entropy = entropy
+        self._turn = asyncio.Lock()
+        """Batches are packed, and receipts checked, one a turn of the loop: many end at once."""
 
     async def find(
         self, candidate: Candidate, body: wire.FindRecords, records_max: int
@@ -175,7 +178,6 @@ class BulkClient:
         public_key = candidate.public_key or self._caller.public_key_at(candidate)
         if public_key is None:
             raise BadAnswer("the storer's key is not known")
-        encoded = [encode_record(record) for record in records]
         message_id = self._entropy(wire.MESSAGE_ID_BYTES)
         channel = await self._channel(candidate)
         ask: Callable[..., Awaitable[dht_pb2.StoreRecordsReply]] = channel.unary_unary(
@@ -183,29 +185,38 @@ class BulkClient:
             request_serializer=dht_pb2.StoreRecordsRequest.SerializeToString,
             response_deserializer=dht_pb2.StoreRecordsReply.FromString,
         )
-        request = dht_pb2.StoreRecordsRequest(message_id=message_id, records=encoded)
+        async with self._turn:
+            await asyncio.sleep(0)
+            encoded = [encode_record(record) for record in records]
+            request = dht_pb2.StoreRecordsRequest(message_id=message_id, records=encoded)
+            call = ask(request, timeout=CALL_TIMEOUT_S)
         try:
-            reply = await ask(request, timeout=CALL_TIMEOUT_S)
+            reply = await call
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise BusyStorer from error
             raise NoAnswer(f"the bulk store failed: {error.code().name}") from error
-        lines = tuple(
-            wire.VerdictLine(
-                line.verdict,
-                line.sequence if line.HasField("sequence") else None,
-                line.our_ms if line.HasField("our_ms") else None,
-            )
-            for line in reply.verdicts
-        )
-        stored = wire.StoredRecords(lines, reply.signature)
-        return self._caller.check_receipt(public_key, message_id, encoded, stored)
+        async with self._turn:
+            await asyncio.sleep(0)
+            stored = wire.StoredRecords(_lines(reply), reply.signature)
+            return self._caller.check_receipt(public_key, message_id, encoded, stored)
 
     async def _channel(self, candidate: Candidate) -> grpc.aio.Channel:
         try:
             return await self._connect(candidate.peer_id, [candidate.address])
         except ShoalError as error:
             raise NoAnswer(str(error)) from error
+
+
+def _lines(reply: dht_pb2.StoreRecordsReply) -> tuple[wire.VerdictLine, ...]:
+    return tuple(
+        wire.VerdictLine(
+            line.verdict,
+            line.sequence if line.HasField("sequence") else None,
+            line.our_ms if line.HasField("our_ms") else None,
+        )
+        for line in reply.verdicts
+    )
 
 
 def _block_of(peer: str) -> str:

@@ -102,8 +102,11 @@ class Placer:
             self._regions.appeared(candidate)
             await on_late(candidate)
 
+        tasks = []
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(survey(target)) for target in targets]
+            for target in targets:
+                tasks.append(group.create_task(survey(target)))
+                await asyncio.sleep(0)  # each begins with alpha requests: not all in one turn
         return sum(task.result() for task in tasks)
 
     async def _place_known(self, keys: Sequence[bytes], placed: Placed) -> list[bytes]:

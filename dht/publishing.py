@@ -86,11 +86,10 @@ class _Outcome:
 
     def is_close(self, candidate: Candidate, k: int) -> bool:
         """Tell whether a peer that answered late is among the k closest that answered."""
-        if any(each.peer_id == candidate.peer_id for each in self.closest):
+        closest = self.closest
+        if len(closest) >= k and self._distance(candidate) >= self._distance(closest[k - 1]):
             return False
-        if len(self.closest) < k:
-            return True
-        return self._distance(candidate) < self._distance(self.closest[k - 1])
+        return all(each.peer_id != candidate.peer_id for each in closest)
 
     def needs_shard(self) -> bool:
         """Tell whether so many of its storers have no room that it belongs in its shard."""
@@ -287,20 +286,13 @@ class Publisher:
 
     async def _place(self, outcomes: Sequence[_Outcome]) -> None:
         """Find the storers of outcomes in the order of their keys, those that answer later too."""
-        k = self._config.lookup.k
         late: list[Candidate] = []
         is_placed = False
 
         async def store_late(candidate: Candidate) -> None:
             late.append(candidate)
-            if not is_placed:
-                return
-            wanted = [each for each in outcomes if each.is_close(candidate, k)]
-            for each in wanted:
-                each.closest.append(candidate)
-            sent = [each for each in wanted if each.is_sent]  # the others will be sent to it yet
-            if sent:
-                await self._send_to(candidate, sent)
+            if is_placed and (missed := await self._add_late(outcomes, candidate)):
+                await self._send_to(candidate, missed)
 
         keys = list(dict.fromkeys(outcome.draft.key for outcome in outcomes))
         placed = await self._placer.place(keys, store_late)
@@ -309,9 +301,22 @@ class Publisher:
                 outcome.closest = list(placed.get(outcome.draft.key, ()))
         is_placed = True
         for candidate in late:
-            for outcome in outcomes:
+            await self._add_late(outcomes, candidate)
+
+    async def _add_late(self, outcomes: Sequence[_Outcome], candidate: Candidate) -> list[_Outcome]:
+        """Add one that answered late wherever it is close; return those that missed it.
+
+        Their closest were sent to already; the others will be sent to it yet.
+        """
+        k = self._config.lookup.k
+        missed: list[_Outcome] = []
+        async for some in turns(outcomes, NOTE_TURN):
+            for outcome in some:
                 if outcome.is_close(candidate, k):
                     outcome.closest.append(candidate)
+                    if outcome.is_sent:
+                        missed.append(outcome)
+        return missed
 
     async def _send_all(
         self, sends: Iterable[tuple[Candidate, Sequence[_Outcome]]], *, at_most_s: float = math.inf
