@@ -24,6 +24,7 @@ from identity.address import Address
 
 ARRAY_HEADS_BYTES = 4
 """What the two arrays of a page may need beyond those of an empty page."""
+_CALLS = {str(call): call for call in wire.Call}
 GREETED_US_MAX = 1_024
 """Peers whose hello we checked and whose next request we wait for."""
 
@@ -85,10 +86,9 @@ class Answerer:
         """
         if self._own.leaving:
             raise Dropped("leaving")
-        try:
-            call = wire.Call(request.name)
-        except ValueError:
-            raise Dropped("unknown-call") from None
+        call = _CALLS.get(request.name)
+        if call is None:
+            raise Dropped("unknown-call")
         if call not in wire.OUR_CALLS:
             if self._stock is None:
                 raise Dropped("stock-call")
@@ -122,8 +122,8 @@ class Answerer:
             self._table.heard(sender.peer_id, address, now)
             self._remember_greeting(call, arguments)
         elif self._limits.request(address, sender.peer_id, size_bytes, now=now):
-            self._table.heard(sender.peer_id, address, now)
-            self._notice(sender.peer_id, address)
+            is_known = self._table.heard(sender.peer_id, address, now)
+            self._notice(sender.peer_id, address, is_known=is_known)
         else:
             raise Dropped("request-rate")
         budget_bytes = self._room_bytes if trusted else min(size_bytes, self._room_bytes)
@@ -143,8 +143,8 @@ class Answerer:
             return wire.pack_reply(message_id, wire.Status.OK, proof)
         if call is wire.Call.FIND_RECORDS:
             find = wire.read_find(arguments.body)
-            head_bytes = len(wire.pack_reply(message_id, wire.Status.OK, proof, _EMPTY_PAGE))
-            room_bytes = budget_bytes - head_bytes - ARRAY_HEADS_BYTES
+            proof_bytes = 0 if proof is None else len(wire.pack_body(proof)) - 1  # else nil
+            room_bytes = budget_bytes - _EMPTY_REPLY_BYTES - proof_bytes - ARRAY_HEADS_BYTES
             found = self._desk.find(find, arguments.sender.peer_id, address.host, room_bytes)
             return wire.pack_reply(message_id, wire.Status.OK, proof, wire.pack_body(found))
         if proof is not None:  # whose address is not yet known stores nothing in its block's name
@@ -181,11 +181,10 @@ class Answerer:
         while len(self._greeted_us) > GREETED_US_MAX:
             self._greeted_us.popitem(last=False)
 
-    def _notice(self, peer_id: bytes, address: Address) -> None:
+    def _notice(self, peer_id: bytes, address: Address, *, is_known: bool) -> None:
         """Name a newcomer: unknown, elsewhere than known, or just started (it said hello)."""
-        known = self._table.contact(peer_id)
         said_hello = self._greeted_us.pop(peer_id, False)
-        if known is None or known.address != address or said_hello:
+        if not is_known or said_hello:
             self._on_newcomer(peer_id, address, said_hello)
 
     def _fit(self, reply: bytes, budget_bytes: int) -> bytes:
@@ -195,3 +194,6 @@ class Answerer:
 
 
 _EMPTY_PAGE = wire.pack_body(wire.FoundRecords(cursor=bytes(20)))
+_EMPTY_REPLY_BYTES = len(
+    wire.pack_reply(bytes(wire.MESSAGE_ID_BYTES), wire.Status.OK, None, _EMPTY_PAGE)
+)

@@ -55,15 +55,27 @@ class Bucket(KBucket):  # type: ignore[misc]
     """A k-bucket of proven contacts, least recently seen first; both bounds belong to it.
 
     `last_updated` is the time of our own last lookup in the range, never that of a query of others.
+    `placed` is the index of all contacts of a table, by their ids as numbers; its buckets keep it.
     """
 
     nodes: OrderedDict[bytes, Contact]
     replacement_nodes: OrderedDict[bytes, Contact]
     range: tuple[int, int]
 
-    def __init__(self, lower: int, upper: int, config: TableConfig, *, last_updated: float) -> None:
+    def __init__(
+        self,
+        lower: int,
+        upper: int,
+        config: TableConfig,
+        *,
+        last_updated: float,
+        placed: dict[int, Contact],
+    ) -> None:
         super().__init__(lower, upper, config.k, replacementNodeFactor=1)
         self._config = config
+        self._placed = placed
+        self.by_number: dict[int, Contact] = {}
+        """The same contacts as `nodes`, by their ids as numbers: quicker to go through."""
         self._width_bits = (upper - lower).bit_length()
         self.last_updated = last_updated
 
@@ -74,21 +86,21 @@ class Bucket(KBucket):  # type: ignore[misc]
         """Return how many leading bits all ids of the range share."""
         return ID_BITS - self._width_bits
 
-    def distance_to(self, target: int) -> int:
-        """Return the least XOR distance of any id of the range to the target."""
-        return ((self.range[0] ^ target) >> self._width_bits) << self._width_bits
-
     def split(self) -> tuple[Bucket, Bucket]:
         """Return both halves; replacements move up where a half has room."""
         lower, upper = self.range
         middle = (lower + upper) // 2
-        one = Bucket(lower, middle, self._config, last_updated=self.last_updated)
-        two = Bucket(middle + 1, upper, self._config, last_updated=self.last_updated)
+        one, two = self._half(lower, middle), self._half(middle + 1, upper)
         for contact in self.nodes.values():
-            (one if contact.long_id <= middle else two).nodes[contact.id] = contact
+            half = one if contact.long_id <= middle else two
+            half.nodes[contact.id] = half.by_number[contact.long_id] = contact
         for contact in self.replacement_nodes.values():
             (one if contact.long_id <= middle else two).add_node(contact)
         return one, two
+
+    def _half(self, lower: int, upper: int) -> Bucket:
+        since = self.last_updated
+        return Bucket(lower, upper, self._config, last_updated=since, placed=self._placed)
 
     def has_block_room(self, contact: Contact) -> bool:
         """Say whether the contact's public address block may have one more place here."""
@@ -102,6 +114,7 @@ class Bucket(KBucket):  # type: ignore[misc]
             self.replacement_nodes.pop(node.id, None)
             self.nodes[node.id] = node
             self.nodes.move_to_end(node.id)
+            self.by_number[node.long_id] = self._placed[node.long_id] = node
             return True
         self.replacement_nodes.pop(node.id, None)
         if self._has_room(self.replacement_nodes, node):
@@ -115,6 +128,7 @@ class Bucket(KBucket):  # type: ignore[misc]
         self.replacement_nodes.pop(node.id, None)
         if self.nodes.pop(node.id, None) is None:
             return
+        del self._placed[node.long_id], self.by_number[node.long_id]
         for replacement in reversed(self.replacement_nodes.values()):
             if self.has_block_room(replacement):
                 self.add_node(replacement)

@@ -1,7 +1,8 @@
 """Calls to other nodes: hello when needed, tokens, repeats, timeouts, proof of who answered.
 
 Owns the sessions (who proved itself at which address, and the token we hold there) and the
-signed acknowledgements' check. Must not know lookups, the record store or schedules.
+signed acknowledgements' check. Must not know lookups, the record store or schedules; repeats and
+timeouts are `dht.requests`'.
 
 A call goes with our token where we have one, else with a hello, padded to a full datagram. Its
 answer proves the peer, or says that the token is not good: then the call is repeated. Each send
@@ -24,8 +25,9 @@ from dht.errors import BadAnswer, BadMessage, DhtError, NoAnswer
 from dht.hello import UNKNOWN_ID, BadHello, Hello, HelloAnswer, check_answer
 from dht.lookup import Candidate
 from dht.patience import Patience
-from dht.protocol import Answer, ShoalProtocol
+from dht.protocol import ShoalProtocol
 from dht.records import Record, encode_record
+from dht.requests import Answer, OnEnd, Request, Requests
 from dht.self_view import SelfView
 from dht.tokens import TOKEN_LIFE_S
 from identity.address import Address
@@ -33,8 +35,6 @@ from identity.address import Address
 Body = TypeVar("Body")
 
 NO_BODY = b"\x90"
-SENDS_MAX = 2
-"""A request and one repeat."""
 ATTEMPTS_MAX = 4
 """Token refused, then a hello, then the call itself; one more for a token that just ran out."""
 
@@ -67,6 +67,10 @@ class ContactSink(Protocol):
     def on_silent(self, peer_id: bytes, address: Address) -> None: ...
 
 
+OnFound = Callable[[wire.FoundRecords | DhtError | None], None]
+"""Hears what was found, or why nothing; None: our token was refused, so that a hello must go."""
+
+
 class _Exchange(msgspec.Struct, frozen=True):
     message_id: bytes
     hello: Hello | None
@@ -94,6 +98,7 @@ class Caller:
         self._patience = patience
         self._dials = dials
         self._clock = clock
+        self._requests = Requests(protocol, clock=clock, on_silence=self._on_silence)
         self._sessions: OrderedDict[Address, Session] = OrderedDict()
 
     async def find(self, candidate: Candidate, body: wire.FindRecords) -> wire.FoundRecords:
@@ -102,6 +107,47 @@ class Caller:
             candidate.peer_id, candidate.address, wire.Call.FIND_RECORDS, wire.pack_body(body)
         )
         return self._read(wire.read_found, exchange.reply.body)
+
+    def find_soon(self, candidate: Candidate, body: bytes, on_found: OnFound) -> bool:
+        """Ask as `find` does with a packed body, without a task; False: a hello must go first.
+
+        `on_found` hears of it later, once, never from within; NoAnswer when too much is under way.
+        """
+        peer_id, address = candidate.peer_id, candidate.address
+        session = self._session(peer_id, address)
+        now = self._clock()
+        if session is None or now - session.since >= TOKEN_LIFE_S:
+            return False
+        sender = wire.Sender(self._own.peer_id, session.token)
+
+        def build(message_id: bytes) -> bytes:
+            return wire.pack_call(message_id, wire.Call.FIND_RECORDS, sender, body, 0)
+
+        def on_end(outcome: Answer | DhtError) -> None:
+            found: wire.FoundRecords | DhtError | None
+            try:
+                found = self._found(session, address, outcome)
+            except DhtError as error:
+                found = error
+            on_found(found)
+
+        self._begin(peer_id, address, build, now + self._config.call_timeout_s, on_end)
+        return True
+
+    def _found(
+        self, session: Session, address: Address, outcome: Answer | DhtError
+    ) -> wire.FoundRecords | None:
+        """Read the answer to a call that went with our token; None where that was refused."""
+        if isinstance(outcome, DhtError):
+            self._unanswered(session.peer_id, address)
+            raise outcome
+        reply = self._read(wire.read_reply, outcome.value)
+        if reply.status is wire.Status.OK:
+            self._sink.on_answered(session.peer_id, address, outcome.rtt_s)
+            return self._read(wire.read_found, reply.body)
+        if self._sessions.get(address) is session:
+            del self._sessions[address]
+        return None
 
     async def store(self, candidate: Candidate, records: Sequence[Record]) -> acks.Receipt:
         """Store a batch that fits one datagram; NoAnswer, BadAnswer where the proof is missing."""
@@ -312,14 +358,14 @@ class Caller:
             size_bytes = self._protocol.room_bytes if hello else 0
             return wire.pack_call(message_id, call, sender, body, size_bytes)
 
-        answer, rtt_s = await self._ask(peer_id, address, build, deadline)
+        answer = await self._ask(peer_id, address, build, deadline)
         try:
             reply = wire.read_reply(answer.value)
         except BadMessage as error:
             bad = self._bad("reply-malformed", str(error))
             # An unproven answerer's garbage says nothing about the peer that we wanted.
             raise (bad if session else NoAnswer(str(error))) from error
-        return _Exchange(answer.message_id, hellos[answer.message_id], reply, rtt_s)
+        return _Exchange(answer.message_id, hellos[answer.message_id], reply, answer.rtt_s)
 
     async def _ask(
         self,
@@ -327,47 +373,56 @@ class Caller:
         address: Address,
         build: Callable[[bytes], bytes],
         deadline: float,
-    ) -> tuple[Answer, float]:
-        """Send a request and, unanswered, its repeat; return the answer and its round trip."""
-        sent: dict[bytes, float] = {}
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Answer] = loop.create_future()
-        timer: asyncio.TimerHandle
+    ) -> Answer:
+        """Send a request and, unanswered, its repeat; return the answer."""
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
-        def send(patience_s: float) -> asyncio.TimerHandle:
-            message_id, _ = self._protocol.ask(address, build, answered)
-            sent[message_id] = now = self._clock()
-            return loop.call_later(max(0.0, min(patience_s, deadline - now)), be_impatient)
-
-        def be_impatient() -> None:
-            nonlocal timer
-            if answered.done():
+        def on_end(outcome: Answer | DhtError) -> None:
+            if answered.done():  # whoever waited was cancelled just now
                 return
-            now = self._clock()
-            self._patience.silent(address, now=now)
-            try:
-                if len(sent) >= SENDS_MAX or now >= deadline:
-                    raise NoAnswer(f"{address} does not answer")
-                timer = send(self._config.call_timeout_s)
-            except DhtError as error:
-                answered.set_exception(error)
+            if isinstance(outcome, DhtError):
+                answered.set_exception(outcome)
+            else:
+                answered.set_result(outcome)
 
-        timer = send(self._patience.resend_s(peer_id, address, unknown_s=self._config.resend_s))
+        request = self._begin(peer_id, address, build, deadline, on_end)
         try:
-            answer = await answered
+            return await answered
         except NoAnswer:
-            if address not in self._sessions:
-                self._dials.silent(address, now=self._clock())
-            if peer_id is not None:
-                self._sink.on_silent(peer_id, address)
-            raise
-        except asyncio.CancelledError:
-            if not self._protocol.is_open:
-                raise NoAnswer("the node was closed") from None
+            self._unanswered(peer_id, address)
             raise
         finally:
-            timer.cancel()
-        return answer, self._clock() - sent[answer.message_id]
+            self._requests.drop(request)
+
+    def _begin(
+        self,
+        peer_id: bytes | None,
+        address: Address,
+        build: Callable[[bytes], bytes],
+        deadline: float,
+        on_end: OnEnd,
+    ) -> Request:
+        config = self._config
+        return self._requests.begin(
+            address,
+            build,
+            patience_s=self._patience.resend_s(peer_id, address, unknown_s=config.resend_s),
+            repeat_s=config.call_timeout_s,
+            deadline=deadline,
+            on_end=on_end,
+        )
+
+    def _on_silence(self, address: Address) -> None:
+        self._patience.silent(address, now=self._clock())
+
+    def _unanswered(self, peer_id: bytes | None, address: Address) -> None:
+        """Count a request that nobody answered, unless it ended because we close."""
+        if not self._protocol.is_open:
+            return
+        if address not in self._sessions:
+            self._dials.silent(address, now=self._clock())
+        if peer_id is not None:
+            self._sink.on_silent(peer_id, address)
 
     def _take(self, exchange: _Exchange, peer_id: bytes | None, address: Address) -> Session | None:
         """Check the proof in a reply, if there is one, and open a session with it."""

@@ -7,10 +7,11 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from dht.hints import Scope, is_believable, plain_host, scope_of
 from dht.self_view import SelfView
-from identity.address import Address, ip_of
+from identity.address import PARSED_HOSTS_MAX, Address, ip_of
 from identity.network import BootstrapNode
 
 RESOLVED_MAX = 4
@@ -30,7 +31,8 @@ class Destinations:
 
     def believe(self, hint: Address, teller_host: str) -> bool:
         """Tell whether to try an address that another peer gave us."""
-        return self._can_send(hint) and is_believable(hint, teller_host) and not self.is_own(hint)
+        bound_host = None if self.bound is None else self.bound.host
+        return _is_credible(hint.host, teller_host, bound_host) and not self.is_own(hint)
 
     def usable(self, addresses: Sequence[Address], *, knows_local: bool) -> list[Address]:
         """Keep the addresses of a record that are worth a dial from here.
@@ -83,11 +85,21 @@ class Destinations:
         return [each for each in found if self._can_send(each)][:RESOLVED_MAX]
 
     def _can_send(self, address: Address) -> bool:
-        """A socket reaches its own family; both when it listens on all IPv6 addresses."""
-        ip = ip_of(address.host)
-        own = None if self.bound is None else ip_of(self.bound.host)
-        if ip is None or scope_of(address.host) is Scope.UNUSABLE:
-            return False
-        if own is None:
-            return True
-        return ip.version == own.version or (own.version == 6 and own.is_unspecified)
+        return _can_send(address.host, None if self.bound is None else self.bound.host)
+
+
+@lru_cache(maxsize=PARSED_HOSTS_MAX)
+def _is_credible(host: str, teller_host: str, bound_host: str | None) -> bool:
+    """Judge a hint's host once for each teller's: a lookup meets the same ones dozens of times."""
+    return _can_send(host, bound_host) and is_believable(host, teller_host)
+
+
+def _can_send(host: str, bound_host: str | None) -> bool:
+    """A socket reaches its own family; both when it listens on all IPv6 addresses."""
+    ip = ip_of(host)
+    own = None if bound_host is None else ip_of(bound_host)
+    if ip is None or scope_of(host) is Scope.UNUSABLE:
+        return False
+    if own is None:
+        return True
+    return ip.version == own.version or (own.version == 6 and own.is_unspecified)

@@ -269,6 +269,7 @@ class Engine:
 
     def _build_reading(self) -> None:
         self.runner = LookupRunner(
+            self.caller,
             self.table,
             self.config,
             self.membership.patience,
@@ -288,7 +289,6 @@ class Engine:
             drops=self.drops,
         )
         self.read_back = ReadBack(
-            self.caller,
             self.runner,
             self.table,
             self.own.network.network_id,

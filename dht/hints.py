@@ -60,12 +60,12 @@ def address_to_tell(
     return None
 
 
-def is_believable(hint: Address, teller_host: str) -> bool:
-    """Tell whether to try an address that somebody at teller_host gave us.
+def is_believable(host: str, teller_host: str) -> bool:
+    """Tell whether to try a host that somebody at teller_host gave us.
 
     Only those who are on this machine themselves may send us to our loopback.
     """
-    match scope_of(hint.host):
+    match scope_of(host):
         case Scope.UNUSABLE:
             return False
         case Scope.LOOPBACK:

@@ -169,11 +169,13 @@ class RequestLimits:
         self._limits = limits
         self._unproven = Allowance(limits.unproven_all, 0.0)
         self._hellos = DoubleLimit(limits.hellos, limits.hellos_all)
-        self._requests = DoubleLimit(limits.requests, limits.requests_all)
-        self._bytes = DoubleLimit(limits.request_bytes, limits.request_bytes_all)
+        self._requests_all = Allowance(limits.requests_all, 0.0)
+        self._bytes_all = Allowance(limits.request_bytes_all, 0.0)
+        self._sources: OrderedDict[str | bytes, tuple[Allowance, Allowance]] = OrderedDict()
+        """Of each proven source the requests and their bytes; at most SOURCES_MAX."""
 
     def __len__(self) -> int:
-        return len(self._hellos) + len(self._requests) + len(self._bytes)
+        return len(self._hellos) + len(self._sources)
 
     def unproven(self, *, now: float) -> bool:
         """Tell whether to look at a request that came without a valid token."""
@@ -185,10 +187,26 @@ class RequestLimits:
 
     def request(self, address: Address, peer_id: bytes, size_bytes: int, *, now: float) -> bool:
         """Tell whether to answer a request with a valid token."""
-        source = address.block or peer_id
-        return self._requests.allows(source, now=now) and self._bytes.allows(
-            source, now=now, amount=size_bytes
+        limits = self._limits
+        requests, taken_bytes = self._allowances(address.block or peer_id, now)
+        return (
+            requests.takes(limits.requests, 1.0, now)
+            and self._requests_all.takes(limits.requests_all, 1.0, now)
+            and taken_bytes.takes(limits.request_bytes, size_bytes, now)
+            and self._bytes_all.takes(limits.request_bytes_all, size_bytes, now)
         )
+
+    def _allowances(self, source: str | bytes, now: float) -> tuple[Allowance, Allowance]:
+        known = self._sources.get(source)
+        if known is not None:
+            self._sources.move_to_end(source)
+            return known
+        limits = self._limits
+        new = (Allowance(limits.requests, now), Allowance(limits.request_bytes, now))
+        self._sources[source] = new
+        if len(self._sources) > SOURCES_MAX:
+            self._sources.popitem(last=False)
+        return new
 
 
 def source_of(address: Address) -> str:

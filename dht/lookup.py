@@ -43,6 +43,9 @@ __all__ = [
     "Wait",
 ]
 
+_HEARD, _ASKED, _ANSWERED = Standing.HEARD, Standing.ASKED, Standing.ANSWERED
+"""Looked up once: a member of an Enum takes as long as all else that is done with it here."""
+
 
 class Lookup:
     """Find the k peers closest to a target that answer.
@@ -83,6 +86,8 @@ class Lookup:
         self.requests = 0
         self._own_id = own_id
         self._config = config or LookupConfig()
+        self._slots = self._config.alpha
+        self._wanted = self._config.beta if goal is Goal.REFRESH else self._config.k
         self._target_number = int.from_bytes(target, "big")
         self._linger_s = self._config.linger_s
         self._entries: dict[bytes, Entry] = {}
@@ -112,36 +117,40 @@ class Lookup:
         """Return how many candidates hold one of the alpha slots."""
         return self._in_flight
 
+    @property
+    def is_hurried(self) -> bool:
+        """Return whether `hurry` was called."""
+        return self._hurry_s < math.inf
+
     def next(self, now: float) -> Step:
         """Return what to do now; call again until it says Wait or Done."""
         if self._done:
             return Done()
         self._expire(now)
         exhausted = self.requests >= self._config.requests_max
-        may_ask = self._in_flight < self._slots() and not exhausted
-        wanted = self._config.beta if self.goal is Goal.REFRESH else self._config.k
+        may_ask = not exhausted and self._in_flight < self._slots
         answered, is_waiting = 0, False
         for place, entry in enumerate(self._window(now)):
             standing = entry.standing
-            if standing is Standing.ANSWERED:
+            if standing is _ANSWERED:
                 if answered == place:
                     answered += 1
-                if answered == wanted:
-                    return self._end()
-            elif standing is Standing.HEARD:
+                    if answered == self._wanted:
+                        return self._end()
+            elif standing is _HEARD:
                 if may_ask:
                     return self._ask(entry, now)
                 is_waiting = is_waiting or not exhausted
-            else:  # ASKED or LATE
-                is_waiting |= self._holds_up(entry, now)
+            elif not is_waiting:  # ASKED or LATE
+                is_waiting = self._holds_up(entry, now)
         # Late ones hold up a lookup that has nothing to show; otherwise nobody waits for them.
         if not is_waiting and (self._has_answer or not self._open):
             return self._end()
         return Wait(self._next_deadline(now))
 
-    def _slots(self) -> int:
-        is_near = self._fruitless >= self._config.fruitless_max or self._hurry_s < math.inf
-        return max(self._config.k, self._config.alpha) if is_near else self._config.alpha
+    def _set_slots(self) -> None:
+        is_near = self._fruitless >= self._config.fruitless_max or self.is_hurried
+        self._slots = max(self._config.k, self._config.alpha) if is_near else self._config.alpha
 
     def _holds_up(self, entry: Entry, now: float) -> bool:
         """Say whether one of the window that was asked is still worth waiting for."""
@@ -176,15 +185,9 @@ class Lookup:
         self._close(entry, Standing.ANSWERED, keep_window=was_asked and self._is_plain)
         self._has_answer = True
         closest = self._order[0]
-        teller = self._doubts.teller()
-        named = {peer_id}
-        for candidate in candidates:
-            if len(named) > self._config.k:
-                break
-            if candidate.peer_id not in named:
-                named.add(candidate.peer_id)
-                self._hear(candidate, teller)
+        self._hear_from(peer_id, candidates)
         self._fruitless = self._fruitless + 1 if self._order[0] is closest else 0
+        self._set_slots()
         self._forget_farthest()
 
     def on_failure(self, peer_id: bytes, now: float, address: Address | None = None) -> None:
@@ -215,9 +218,11 @@ class Lookup:
 
     def hurry(self, wait_s: float) -> None:
         """Ask all of the window now and wait for each no longer than this: there is something."""
-        self._hurry_s = min(self._hurry_s, wait_s)
-        self._linger_s = 0.0
-        self._window_cache = None
+        if wait_s < self._hurry_s:
+            self._hurry_s = wait_s
+            self._set_slots()
+            self._linger_s = 0.0
+            self._window_cache = None
 
     def late(self) -> list[Candidate]:
         """Return those who were asked and are silent past their soft timeout, closest first."""
@@ -388,14 +393,39 @@ class Lookup:
         return hard_deadline
 
     def _next_deadline(self, now: float) -> float:
-        deadline = self._window_until
+        deadline, hurry_s, hard_s = self._window_until, self._hurry_s, self._config.hard_timeout_s
         for entry in self._open.values():
-            deadline = min(deadline, self._deadline(entry))
-            if now < (hurry_end := self._hurry_end(entry)):
-                deadline = min(deadline, hurry_end)
+            if entry.standing is _ASKED and entry.soft_deadline < deadline:
+                deadline = entry.soft_deadline
+            if (hard_deadline := entry.outstanding[0][0] + hard_s) < deadline:
+                deadline = hard_deadline
+            if now < (hurry_end := entry.outstanding[-1][0] + hurry_s) < deadline:
+                deadline = hurry_end
         return deadline
 
     # Candidates
+
+    def _hear_from(self, peer_id: bytes, candidates: Sequence[Candidate]) -> None:
+        """Take what one reply names; most of it is known already, where it was heard of before."""
+        named = {candidate.peer_id for candidate in candidates}
+        if len(named) < len(candidates) or len(named) > self._config.k or peer_id in named:
+            candidates = self._distinct(peer_id, candidates)
+        teller = self._doubts.teller()
+        entries, tellers_max = self._entries, self._config.tellers_max
+        for candidate in candidates:
+            known = entries.get(candidate.peer_id)
+            if known is not None and known.hint.candidate.address == candidate.address:
+                known.hint.told_by(teller, tellers_max)
+            else:
+                self._hear(candidate, teller)
+
+    def _distinct(self, peer_id: bytes, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return the first k that one peer names, each once, and never itself."""
+        named: dict[bytes, Candidate] = {}
+        for candidate in candidates:
+            if candidate.peer_id != peer_id:
+                named.setdefault(candidate.peer_id, candidate)
+        return list(named.values())[: self._config.k]
 
     def _hear(self, candidate: Candidate, teller: Account | None) -> None:
         peer_id, address = candidate.peer_id, candidate.address

@@ -2,9 +2,9 @@
 
 Owns the socket's two directions, the requests that wait for an answer, and the counters of
 drops. It must not know records, lookups or tables: requests go to the handler it is given,
-answers to whoever asked. Nothing that arrives raises past `datagram_received`, and no task is
-made for a datagram. The stock class made two tasks a datagram, believed answers from anywhere,
-broke on cancelled requests and turned a misspelt method into a remote call.
+answers to whoever asked, at once. Nothing that arrives raises past `datagram_received`, and no
+task is made for a datagram. The stock class made two tasks a datagram, believed answers from
+anywhere, broke on cancelled requests and turned a misspelt method into a remote call.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from kademlia.protocol import KademliaProtocol
 from rpcudp.protocol import RPCProtocol
 
 from dht import wire
-from dht.errors import BadMessage, Dropped, NotListening
+from dht.errors import BadMessage, Dropped, NoAnswer, NotListening
 from dht.hello import BadHello
 from dht.hints import source_of_datagram
 from dht.routing import Table
@@ -44,11 +44,8 @@ class RequestHandler(Protocol):
     ) -> bytes | None: ...
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """The value of a response frame and the request that it answers."""
-
-    message_id: bytes
-    value: msgspec.Raw
+OnAnswer = Callable[[bytes, msgspec.Raw | None], None]
+"""Hears the message id and the value of a response; None: the endpoint was closed."""
 
 
 class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
@@ -75,7 +72,7 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
         self._sealer = sealer
         self._handler = handler
         self._entropy = entropy
-        self._waiting: dict[bytes, tuple[asyncio.Future[Answer], Address]] = {}
+        self._waiting: dict[bytes, tuple[OnAnswer, Address]] = {}
         self._is_v6 = False
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -102,9 +99,10 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """End all waiting requests."""
-        for future, _ in list(self._waiting.values()):
-            future.cancel()
+        waiting = dict(self._waiting)
         self._waiting.clear()
+        for message_id, (on_answer, _) in waiting.items():
+            on_answer(message_id, None)
 
     def error_received(self, exc: OSError) -> None:  # noqa: ARG002
         """Count a send that the system refused; the request's timeout does the rest."""
@@ -135,26 +133,21 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
 
     # Our side
 
-    def ask(
-        self,
-        address: Address,
-        build: Callable[[bytes], bytes],
-        future: asyncio.Future[Answer] | None = None,
-    ) -> tuple[bytes, asyncio.Future[Answer]]:
-        """Send a request; the future gets the first answer with its id from its address.
+    def ask(self, address: Address, build: Callable[[bytes], bytes], on_answer: OnAnswer) -> bytes:
+        """Send a request and return its id; `on_answer` hears the first answer from its address.
 
-        `build` makes the frame for a fresh message id. A repeat is given the future of the first
-        request: whichever is answered settles it. Cancel the future to stop waiting.
+        `build` makes the frame for the fresh message id. Nothing is heard after `forget`.
         """
         if len(self._waiting) >= OUTSTANDING_MAX:
-            raise NotListening("too many requests are waiting for answers")
+            raise NoAnswer("too many requests are waiting for answers")
         message_id = self._entropy(wire.MESSAGE_ID_BYTES)
-        if future is None:
-            future = asyncio.get_running_loop().create_future()
-        self._waiting[message_id] = (future, address)
-        future.add_done_callback(lambda _: self._waiting.pop(message_id, None))
+        self._waiting[message_id] = (on_answer, address)
         self.send(build(message_id), address)
-        return message_id, future
+        return message_id
+
+    def forget(self, message_id: bytes) -> None:
+        """Wait no longer for the answer to a request."""
+        self._waiting.pop(message_id, None)
 
     def send(self, plain: bytes, address: Address) -> None:
         """Seal a frame and send it, unless the endpoint is closed."""
@@ -180,15 +173,14 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
                 self._take_response(frame, address)
 
     def _take_response(self, frame: wire.Frame, address: Address) -> None:
-        future, asked = self._waiting.get(frame.message_id, (None, None))
-        if future is None:
+        waiting = self._waiting.get(frame.message_id)
+        if waiting is None:
             self.drops["unasked"] += 1
-        elif asked != address:
+        elif waiting[1] != address:
             self.drops["wrong-address"] += 1
-        elif future.done():
-            self.drops["late"] += 1
         else:
-            future.set_result(Answer(frame.message_id, frame.value))
+            del self._waiting[frame.message_id]
+            waiting[0](frame.message_id, frame.value)
 
 
 def room_bytes(sealer: Sealer) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from dht import wire
-from dht.calling import Caller
 from dht.config import DhtConfig
 from dht.errors import BadRecord
 from dht.lookup import Candidate, Goal
@@ -64,7 +63,6 @@ class ReadBack:
 
     def __init__(
         self,
-        caller: Caller,
         runner: LookupRunner,
         table: Table,
         network_id: bytes,
@@ -72,7 +70,6 @@ class ReadBack:
         *,
         wall_ms: Callable[[], int],
     ) -> None:
-        self._caller = caller
         self._runner = runner
         self._table = table
         self._network_id = network_id
@@ -94,8 +91,7 @@ class ReadBack:
         answers: dict[bytes, bool] = {}
         good: set[bytes] = set()
 
-        async def ask(candidate: Candidate) -> Sequence[Candidate]:
-            found = await self._caller.find(candidate, body)
+        def take(candidate: Candidate, found: wire.FoundRecords) -> Sequence[Candidate]:
             if found.records or not found.cursor:  # else there was no room for a record
                 first = found.records[0] if found.records else b""
                 answers[candidate.peer_id] = first in good or self._is_it(first, sought)
@@ -106,7 +102,7 @@ class ReadBack:
         async with self._slots:
             seeds = self._seeds(sought.key, sought.storers)
             lookup = self._runner.begin(sought.key, Goal.READ, READ_BACK_LINGER_S, seeds=seeds)
-            await self._runner.run(lookup, ask)
+            await self._runner.run(lookup, body, take)
         asked = [each.peer_id for each in lookup.closest() if each.peer_id in answers]
         return Seen(frozenset(each for each in asked if answers[each]), frozenset(asked))
 

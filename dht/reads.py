@@ -92,7 +92,7 @@ class Reader:
 
     async def _find(self, target: bytes, goal: Goal, on_late: OnLate | None) -> Lookup:
         def make() -> _Finding:
-            return _Finding(self._runner, self._caller, target, goal)
+            return _Finding(self._runner, target, goal)
 
         async with self._findings.join((target, goal), make) as flight:
             if on_late is not None:
@@ -182,18 +182,17 @@ class Reader:
         lookup = self._runner.begin(wanted.key, Goal.READ, READ_LINGER_S, collector.trace)
         found_wait_s = max(FOUND_WAIT_SHARE * self._runner.expected_s(), FOUND_WAIT_MIN_S)
 
-        async def ask(candidate: Candidate) -> Sequence[Candidate]:
-            found = await self._caller.find(candidate, body)
+        def take(candidate: Candidate, found: wire.FoundRecords) -> Sequence[Candidate]:
             collector.heard(candidate.peer_id, heat_of_number(found.heat))
             news = paging.take(found, candidate)
-            if collector.has_hits:
+            if not lookup.is_hurried and collector.has_hits:
                 lookup.hurry(found_wait_s)
             if found.cursor:
                 paging.begin()
                 self._spawn(paging.follow(candidate, body, found.cursor, news))
             return self._runner.candidates(found, candidate, heard, collector.trace)
 
-        await self._runner.run(lookup, ask, trace=collector.trace)
+        await self._runner.run(lookup, body, take, trace=collector.trace)
         await paging.wait(self._config.call_timeout_s * 2)
 
     def collector(
@@ -259,23 +258,21 @@ class _Reading:
 class _Finding:
     """One lookup of the closest peers for all who want the same."""
 
-    def __init__(self, runner: LookupRunner, caller: Caller, target: bytes, goal: Goal) -> None:
+    def __init__(self, runner: LookupRunner, target: bytes, goal: Goal) -> None:
         linger_s = max(WRITE_WAIT_MIN_S - runner.expected_s(), WRITE_LINGER_MIN_S)
         self.lookup = runner.begin(target, goal, linger_s if goal is Goal.WRITE else 0.0)
         self.on_late: list[OnLate] = []
         self._runner = runner
-        self._caller = caller
 
     async def run(self) -> None:
         body = wire.FindRecords(self.lookup.target)
         heard: dict[bytes, Candidate] = {}
 
-        async def ask(candidate: Candidate) -> Sequence[Candidate]:
-            found = await self._caller.find(candidate, body)
+        def take(candidate: Candidate, found: wire.FoundRecords) -> Sequence[Candidate]:
             return self._runner.candidates(found, candidate, heard)
 
         async def tell_late(candidate: Candidate) -> None:
             for on_late in self.on_late:
                 await on_late(candidate)
 
-        await self._runner.run(self.lookup, ask, on_late=tell_late)
+        await self._runner.run(self.lookup, body, take, on_late=tell_late)

@@ -10,7 +10,6 @@ ids on its upper bound, reads the clock, spawns pings, and ignores a contact on 
 from __future__ import annotations
 
 import enum
-import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -70,15 +69,18 @@ class Table(RoutingTable):  # type: ignore[misc]
         self._config = config or TableConfig()
         self._created = now
         self._departed: OrderedDict[bytes, Contact] = OrderedDict()
+        self._placed: dict[int, Contact] = {}
         super().__init__(None, self._config.k, Node(own_id))
 
     def flush(self) -> None:
         """Forget all contacts; one bucket spans the id space, both ends included."""
-        whole = Bucket(0, (1 << ID_BITS) - 1, self._config, last_updated=self._created)
+        self._placed.clear()
+        since, top = self._created, (1 << ID_BITS) - 1
+        whole = Bucket(0, top, self._config, last_updated=since, placed=self._placed)
         self.buckets = [whole]
 
     def __len__(self) -> int:
-        return sum([len(bucket.nodes) for bucket in self.buckets])
+        return len(self._placed)
 
     # What the protocol tells us
 
@@ -110,20 +112,27 @@ class Table(RoutingTable):  # type: ignore[misc]
 
         An answer from another address than the proven one is no proof: the caller says hello.
         """
-        bucket = self._bucket_of(int.from_bytes(peer_id, "big"))
-        known = bucket.nodes.get(peer_id) or bucket.replacement_nodes.get(peer_id)
+        number = int.from_bytes(peer_id, "big")
+        bucket = self._bucket_of(number)
+        placed = self._placed.get(number)
+        known = placed or bucket.replacement_nodes.get(peer_id)
         if known is None or known.address != address:
             return False
         known.answered(now, rtt_s)
-        if peer_id in bucket.nodes:
+        if placed is not None:
             bucket.nodes.move_to_end(peer_id)
         return True
 
-    def heard(self, peer_id: bytes, address: Address, now: float) -> None:
-        """Note a request from a contact at its proven address: a sign of life, no proof."""
+    def heard(self, peer_id: bytes, address: Address, now: float) -> bool:
+        """Note a request from a contact at its proven address: a sign of life, no proof.
+
+        False when it is no contact of ours there.
+        """
         known = self.contact(peer_id)
-        if known is not None and known.address == address:
-            known.last_heard = now
+        if known is None or known.address != address:
+            return False
+        known.last_heard = now
+        return True
 
     def failed(self, peer_id: bytes, now: float) -> Contact | None:
         """Count a request without an answer; return the contact when that evicts it."""
@@ -158,7 +167,7 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def contact(self, peer_id: bytes) -> Contact | None:
         """Return the contact in the table with this id."""
-        return self._bucket_of(int.from_bytes(peer_id, "big")).nodes.get(peer_id)
+        return self._placed.get(int.from_bytes(peer_id, "big"))
 
     def remembered(self, peer_id: bytes) -> Contact | None:
         """Return the contact with this id, in the table or evicted from it."""
@@ -186,11 +195,13 @@ class Table(RoutingTable):  # type: ignore[misc]
         than that, for lists that are handed to others.
         """
         found: list[Contact] = []
-        for ranked in self._ranked(key, exclude, failures_max):
-            found += ranked
-            if len(found) >= k:
-                break
-        return found[:k]
+        for ranked in self._ranked(key):
+            for contact in ranked:
+                if _suits(contact, exclude, failures_max):
+                    found.append(contact)
+                    if len(found) == k:
+                        return found
+        return found
 
     def closest_spread(
         self,
@@ -208,8 +219,9 @@ class Table(RoutingTable):  # type: ignore[misc]
         found = self.closest(key, k, exclude=exclude, failures_max=failures_max)
         if is_spread([contact.block for contact in found], self._config.closest_block_contacts_max):
             return found
+        ranked = chain.from_iterable(self._ranked(key))
         return spread(
-            chain.from_iterable(self._ranked(key, exclude, failures_max)),
+            (each for each in ranked if _suits(each, exclude, failures_max)),
             k,
             block_of=lambda contact: contact.block,
             block_contacts_max=self._config.closest_block_contacts_max,
@@ -248,7 +260,10 @@ class Table(RoutingTable):  # type: ignore[misc]
         assert self.buckets[-1].range[1] == (1 << ID_BITS) - 1
         for left, right in zip(self.buckets, self.buckets[1:], strict=False):
             assert left.range[1] + 1 == right.range[0]
+        nodes = [contact for bucket in self.buckets for contact in bucket.nodes.values()]
+        assert {contact.long_id: contact for contact in nodes} == self._placed
         for bucket in self.buckets:
+            assert bucket.by_number.keys() == {each.long_id for each in bucket.nodes.values()}
             assert len(bucket.nodes) <= self._config.k
             assert len(bucket.replacement_nodes) <= bucket.max_replacement_nodes
             assert not bucket.nodes.keys() & bucket.replacement_nodes.keys()
@@ -291,22 +306,17 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     # Helpers
 
-    def _ranked(
-        self, key: bytes, exclude: bytes | None, failures_max: int | None
-    ) -> Iterator[list[Contact]]:
+    def _ranked(self, key: bytes) -> Iterator[Iterator[Contact]]:
         """Yield the contacts by their distance to a key, a bucket's at a time."""
         target = int.from_bytes(key, "big")
-        allowed = math.inf if failures_max is None else failures_max
         # Buckets are aligned: all ids of one are closer to the key than all ids of a farther one,
-        # so that any id of theirs tells which.
-        for bucket in sorted(self.buckets, key=lambda bucket: bucket.range[0] ^ target):
-            ranked = [(contact.long_id ^ target, contact) for contact in bucket.nodes.values()]
-            ranked.sort()  # by distance: no two contacts have the same
-            yield [
-                contact
-                for _, contact in ranked
-                if contact.failures <= allowed and contact.id != exclude
-            ]
+        # and so is its lower bound.
+        buckets = [(bucket.range[0] ^ target, bucket) for bucket in self.buckets if bucket.nodes]
+        buckets.sort()
+        for _, bucket in buckets:
+            contacts = bucket.by_number
+            distances = sorted([number ^ target for number in contacts])
+            yield (contacts[distance ^ target] for distance in distances)
 
     def _kept(self) -> list[Contact]:
         kept = [*self.contacts(), *reversed(self._departed.values())]
@@ -363,6 +373,10 @@ class Table(RoutingTable):  # type: ignore[misc]
         while len(self._departed) > self._config.departed_max:
             self._departed.popitem(last=False)
         return contact
+
+
+def _suits(contact: Contact, exclude: bytes | None, failures_max: int | None) -> bool:
+    return contact.id != exclude and (failures_max is None or contact.failures <= failures_max)
 
 
 def contacts_from_rows(rows: Iterable[ContactRow], *, contacts_max: int = 1_000) -> list[Contact]:

@@ -7,11 +7,13 @@ in a reply. Must not know records, the publish schedule, or what the lookup is f
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import assert_never
+from functools import partial
+from typing import Protocol, assert_never
 
 from dht import wire
+from dht.calling import OnFound
 from dht.config import DhtConfig
 from dht.contacts import Contact
 from dht.errors import BadAnswer, BadMessage, DhtError, NotListening
@@ -24,8 +26,17 @@ from dht.sharing import Spawn
 from dht.tracing import Answered, Asked, Began, Ended, Failed, Outcome, Refused, Trace
 from identity.address import Address
 
-AskCandidate = Callable[[Candidate], Awaitable[Sequence[Candidate]]]
-OnLate = Callable[[Candidate], Awaitable[None]]
+Take = Callable[[Candidate, wire.FoundRecords], Sequence[Candidate]]
+"""Takes what a candidate answered, and returns whom it names that is worth a try."""
+OnLate = Callable[[Candidate], Coroutine[None, None, None]]
+
+
+class Finder(Protocol):
+    """Asks one candidate; see `dht.calling.Caller`."""
+
+    async def find(self, candidate: Candidate, body: wire.FindRecords) -> wire.FoundRecords: ...
+
+    def find_soon(self, candidate: Candidate, body: bytes, on_found: OnFound) -> bool: ...
 
 
 class LookupRunner:
@@ -33,6 +44,7 @@ class LookupRunner:
 
     def __init__(
         self,
+        finder: Finder,
         table: Table,
         config: DhtConfig,
         patience: Patience,
@@ -42,6 +54,7 @@ class LookupRunner:
         believe: Callable[[Address, str], bool],
         drops: Counter[str],
     ) -> None:
+        self._finder = finder
         self._table = table
         self._config = config
         self._patience = patience
@@ -98,23 +111,33 @@ class LookupRunner:
 
         `heard` keeps those of one lookup: most contacts are named by most who answer.
         """
+        try:
+            return [heard[compact] for compact in found.contacts]
+        except KeyError:  # not all are known yet
+            pass
         candidates: list[Candidate] = []
         for compact in found.contacts:
             known = heard.get(compact)
-            if known is not None:
-                candidates.append(known)
-                continue
-            try:
-                candidate = unpack_contact(compact)
-            except BadMessage:
-                self._refuse("contact-malformed", teller, trace)
-                continue
-            if self._believe(candidate.address, teller.address.host):
-                heard[compact] = self._patience.annotate(candidate, now=self._clock())
-                candidates.append(heard[compact])
-            else:
-                self._refuse("contact-unbelievable", teller, trace)
+            if known is None:
+                known = self._candidate(compact, teller, trace)
+                if known is None:
+                    continue
+                heard[compact] = known
+            candidates.append(known)
         return candidates
+
+    def _candidate(
+        self, compact: bytes, teller: Candidate, trace: Trace | None
+    ) -> Candidate | None:
+        try:
+            candidate = unpack_contact(compact)
+        except BadMessage:
+            self._refuse("contact-malformed", teller, trace)
+            return None
+        if not self._believe(candidate.address, teller.address.host):
+            self._refuse("contact-unbelievable", teller, trace)
+            return None
+        return self._patience.annotate(candidate, now=self._clock())
 
     def _refuse(self, reason: str, teller: Candidate, trace: Trace | None) -> None:
         self._drops[reason] += 1
@@ -124,19 +147,19 @@ class LookupRunner:
     async def run(
         self,
         lookup: Lookup,
-        ask: AskCandidate,
+        body: wire.FindRecords,
+        take: Take,
         *,
         on_late: OnLate | None = None,
         trace: Trace | None = None,
     ) -> None:
-        """Drive a lookup to its end.
+        """Drive a lookup to its end: all that it asks get this body, `take` what they answer.
 
-        Requests are tasks of the node, not of the lookup: one that is still unanswered at the end
-        runs on until its own timeout, so that a dead contact is found out, and nobody waits.
+        Requests are the node's, not the lookup's: one that is still unanswered at the end runs on
+        until its own timeout, so that a dead contact is found out, and nobody waits.
         """
-        if trace is not None:
-            ask = _traced(ask, trace, self._clock)
-        await _Drive(lookup, ask, on_late, self._clock, self._spawn).to_the_end()
+        drive = _Drive(lookup, self._finder, body, take, on_late, trace, self._clock, self._spawn)
+        await drive.to_the_end()
         self._end(lookup, trace)
 
     def _end(self, lookup: Lookup, trace: Trace | None) -> None:
@@ -157,19 +180,27 @@ class _Drive:
     def __init__(
         self,
         lookup: Lookup,
-        ask: AskCandidate,
+        finder: Finder,
+        body: wire.FindRecords,
+        take: Take,
         on_late: OnLate | None,
+        trace: Trace | None,
         clock: Callable[[], float],
         spawn: Spawn,
     ) -> None:
         self._lookup = lookup
-        self._ask = ask
+        self._finder = finder
+        self._body = body
+        self._packed = wire.pack_body(body)
+        self._take = take
         self._on_late = on_late
+        self._trace = trace
         self._clock = clock
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = math.inf
 
     async def to_the_end(self) -> None:
         """Return when the lookup is done; NotListening when the node closes first."""
@@ -183,55 +214,89 @@ class _Drive:
                 self._ended.exception()  # read, should we be cancelled just as the node closes
 
     def _advance(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         while not self._ended.done():
             match self._lookup.next(self._clock()):
                 case Ask(candidate):
-                    try:
-                        self._spawn(self._call(candidate))
-                    except NotListening as error:
-                        self._ended.set_exception(error)
+                    self._begin(candidate)
                 case Wait(until_s):
-                    if until_s < math.inf:
-                        wait_s = max(0.0, until_s - self._clock())
-                        self._timer = self._loop.call_later(wait_s, self._advance)
+                    self._wake_at(until_s)
                     return
                 case Done():
                     self._ended.set_result(None)
                 case step:
                     assert_never(step)
 
-    async def _call(self, candidate: Candidate) -> None:
-        lookup, peer_id, address = self._lookup, candidate.peer_id, candidate.address
+    def _wake_at(self, until_s: float) -> None:
+        """Go on by then. A timer that goes off earlier stays: most are overtaken by an answer."""
+        if until_s >= self._timer_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = until_s
+        self._timer = self._loop.call_later(max(0.0, until_s - self._clock()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_due = None, math.inf
+        self._advance()
+
+    def _begin(self, candidate: Candidate) -> None:
+        """Ask one, without a task where it proved itself to us before."""
+        if self._trace is not None:
+            self._trace(Asked(candidate, self._clock()))
         try:
-            found = await self._ask(candidate)
-            if lookup.is_done and self._on_late is not None:
-                await self._on_late(candidate)
-            lookup.on_reply(peer_id, found, self._clock(), address)
-        except BadAnswer:
-            lookup.on_bad(peer_id, self._clock())
-        except DhtError:
-            lookup.on_failure(peer_id, self._clock(), address)
-        finally:
-            self._advance()
-
-
-def _traced(ask: AskCandidate, trace: Trace, clock: Callable[[], float]) -> AskCandidate:
-    """Tell of each request and of what becomes of it."""
-
-    async def run(candidate: Candidate) -> Sequence[Candidate]:
-        trace(Asked(candidate, clock()))
-        try:
-            found = await ask(candidate)
+            on_found = partial(self._on_found, candidate)
+            if not self._finder.find_soon(candidate, self._packed, on_found):
+                self._spawn(self._call(candidate))
+        except NotListening as error:
+            self._ended.set_exception(error)
         except DhtError as error:
-            outcome = Outcome.BAD if isinstance(error, BadAnswer) else Outcome.SILENT
-            trace(Failed(candidate, clock(), outcome, str(error)))
-            raise
-        trace(Answered(candidate, clock(), tuple(found)))
-        return found
+            self._settle(candidate, error)
 
-    return run
+    async def _call(self, candidate: Candidate) -> None:
+        try:
+            found: wire.FoundRecords | DhtError = await self._finder.find(candidate, self._body)
+        except DhtError as error:
+            found = error
+        except asyncio.CancelledError:
+            self._advance()  # the node closes: whoever waits must hear of it
+            raise
+        self._on_found(candidate, found)
+
+    def _on_found(self, candidate: Candidate, found: wire.FoundRecords | DhtError | None) -> None:
+        try:
+            if found is None:
+                self._spawn(self._call(candidate))
+                return
+            self._settle(candidate, found)
+            self._advance()
+        except Exception as error:  # whoever waits for the lookup raises it
+            if self._ended.done():
+                raise
+            self._ended.set_exception(error)
+
+    def _settle(self, candidate: Candidate, found: wire.FoundRecords | DhtError) -> None:
+        """Tell the lookup what became of a request."""
+        lookup, peer_id, address = self._lookup, candidate.peer_id, candidate.address
+        if not isinstance(found, DhtError):
+            try:
+                named = self._take(candidate, found)
+                if lookup.is_done and self._on_late is not None:
+                    self._spawn(self._on_late(candidate))
+            except DhtError as error:
+                found = error
+            else:
+                if self._trace is not None:
+                    self._trace(Answered(candidate, self._clock(), tuple(named)))
+                lookup.on_reply(peer_id, named, self._clock(), address)
+                return
+        is_bad = isinstance(found, BadAnswer)
+        if self._trace is not None:
+            outcome = Outcome.BAD if is_bad else Outcome.SILENT
+            self._trace(Failed(candidate, self._clock(), outcome, str(found)))
+        if is_bad:
+            lookup.on_bad(peer_id, self._clock())
+        else:
+            lookup.on_failure(peer_id, self._clock(), address)
 
 
 def candidate_of(contact: Contact) -> Candidate:

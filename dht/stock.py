@@ -13,7 +13,7 @@ import msgspec
 
 from dht import wire
 from dht.dialling import DialLimits
-from dht.errors import BadMessage, DhtError, Dropped
+from dht.errors import BadMessage, DhtError, Dropped, NoAnswer
 from dht.hints import Scope, address_to_tell, scope_of
 from dht.limits import DoubleLimit, Limits, RateLimit, source_of
 from dht.protocol import ShoalProtocol
@@ -143,14 +143,20 @@ class StockPinger:
         """Ask a stranger for its id; it enters the stock table when that is what it claimed."""
         self._under_way.add(address)
         own_id = self._protocol.source_node.id
+        answered: asyncio.Future[msgspec.Raw | None] = asyncio.get_running_loop().create_future()
+        message_id = b""
         try:
-            _, future = self._protocol.ask(
-                address, lambda message: wire.pack_stock_call(message, wire.Call.PING, own_id)
+            message_id = self._protocol.ask(
+                address,
+                lambda message: wire.pack_stock_call(message, wire.Call.PING, own_id),
+                lambda _, value: None if answered.done() else answered.set_result(value),
             )
             async with asyncio.timeout(self._timeout_s):
-                answer = await future
+                value = await answered
+            if value is None:
+                raise NoAnswer("the node was closed")
             self._dials.answered(address)
-            if wire.read_peer_id(answer.value) == node_id:
+            if wire.read_peer_id(value) == node_id:
                 self._stock.seen(node_id, address.host, address.port, self._clock())
         except TimeoutError:
             self._dials.silent(address, now=self._clock())
@@ -158,6 +164,7 @@ class StockPinger:
         except DhtError:
             self._protocol.drops["stock-silent"] += 1
         finally:
+            self._protocol.forget(message_id)
             self._under_way.discard(address)
 
 

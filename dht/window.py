@@ -48,6 +48,11 @@ class Entry:
         return self.soft_deadline + (linger_s if own_s is None else min(own_s, linger_s))
 
 
+_HEARD, _ANSWERED = Standing.HEARD, Standing.ANSWERED
+_LATE, _DEAD = Standing.LATE, Standing.DEAD
+"""Looked up once: the window is chosen over and over."""
+
+
 def choose_window(
     ordered: Sequence[Entry],
     config: LookupConfig,
@@ -68,20 +73,22 @@ def choose_window(
     doubtful: list[Entry] = []
     shares: dict[str, int] = {}
     until = math.inf
+    block_max, k = config.block_contacts_max, config.k
     for entry in ordered:
         standing = entry.standing
-        if standing is Standing.DEAD:
+        if standing is _DEAD:
             continue
         hint = entry.hint
-        if standing is not Standing.ANSWERED:
-            if standing is Standing.LATE:
+        if standing is not _ANSWERED:
+            if standing is _LATE:
                 linger_end = entry.linger_end(linger_s)
                 if now >= linger_end:
                     continue
                 until = min(until, linger_end)
-            elif standing is Standing.HEARD:
-                hint = entry.choose(doubts)
-            if doubts.is_doubtful(hint):
+            elif standing is _HEARD:
+                untried = entry.untried
+                hint = untried[0] if len(untried) == 1 else entry.choose(doubts)
+            if doubts.any_failed and doubts.is_doubtful(hint):
                 doubtful.append(entry)
                 continue
             if hint.candidate.is_silent:
@@ -90,12 +97,12 @@ def choose_window(
         block = hint.block
         if block:
             share = shares.get(block, 0)
-            if share >= config.block_contacts_max:
+            if share >= block_max:
                 crowded.append(entry)
                 continue
             shares[block] = share + 1
         good.append(entry)
-        if len(good) >= config.k:
+        if len(good) >= k:
             return good, until, not (crowded or silent or doubtful)
     asked = [each for each in doubtful if each.standing is not Standing.HEARD]
     unasked = [each for each in doubtful if each.standing is Standing.HEARD]

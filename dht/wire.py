@@ -218,6 +218,8 @@ class CallArguments(msgspec.Struct, frozen=True, array_like=True):
 Message = TypeVar("Message")
 
 _KINDS = {int(kind): kind for kind in FrameKind}
+_HEADS = {kind: bytes((kind,)) for kind in FrameKind}
+_CALL_HEADS = {call: b"\x92" + msgspec.msgpack.encode(call.value) + b"\x93" for call in Call}
 _pack = msgspec.msgpack.Encoder().encode
 _request = msgspec.msgpack.Decoder(Request)
 _arguments = msgspec.msgpack.Decoder(CallArguments)
@@ -244,13 +246,12 @@ def split_frame(data: bytes) -> Frame:
 def pack_frame(kind: FrameKind, message_id: bytes, value: bytes) -> bytes:
     """Join a frame of one kind around a packed value."""
     assert len(message_id) == MESSAGE_ID_BYTES, "a message id has 20 bytes"
-    return bytes((kind,)) + message_id + value
+    return _HEADS[kind] + message_id + value
 
 
 def pack_call(message_id: bytes, call: Call, sender: Sender, body: bytes, size_bytes: int) -> bytes:
     """Build the datagram of a call of ours, padded up to size_bytes (0: not padded)."""
-    head = pack_frame(FrameKind.REQUEST, message_id, b"\x92" + _pack(call.value) + b"\x93")
-    bare = head + _pack(sender) + body
+    bare = pack_frame(FrameKind.REQUEST, message_id, _CALL_HEADS[call] + _pack(sender) + body)
     missing = size_bytes - len(bare)
     if missing < 1:
         return bare + b"\xc4\x00"
@@ -285,6 +286,7 @@ def pack_body(
     | DialBack
     | DialledBack
     | Probe
+    | Proof
     | None,
 ) -> bytes:
     """Encode the body of a call or of its answer."""

@@ -20,7 +20,7 @@ from kademlia.routing import KBucket, RoutingTable
 
 from dht import wire
 from dht.lookup import Ask, Candidate, Done, Goal, Lookup, LookupConfig
-from dht.protocol import Answer, ShoalProtocol
+from dht.requests import Requests
 from dht.routing import Bucket, Contact, Table, TableConfig
 from dht.running import candidate_of
 from identity.address import Address
@@ -64,12 +64,8 @@ def lookup_of(*seeds: Node, **config: Any) -> Lookup:
     )
 
 
-def ping(protocol: ShoalProtocol) -> asyncio.Future[Answer]:
-    """Send a ping of ours to PEER."""
-    _, future = protocol.ask(
-        Address(*PEER), lambda message: wire.pack_stock_call(message, wire.Call.PING, OWN_ID)
-    )
-    return future
+def pack_ping(message_id: bytes) -> bytes:
+    return wire.pack_stock_call(message_id, wire.Call.PING, OWN_ID)
 
 
 def reply_to(protocol: Any) -> bytes:
@@ -244,7 +240,7 @@ def test_stock_evicts_at_one_lost_datagram_and_ours_does_not() -> None:
 def test_stock_bucket_reads_the_clock_and_ours_is_given_the_time() -> None:
     before = time.monotonic()
     assert KBucket(0, 1, 20).last_updated >= before
-    bucket = Bucket(0, 1, TableConfig(), last_updated=12.5)
+    bucket = Bucket(0, 1, TableConfig(), last_updated=12.5, placed={})
     bucket.touch_last_updated()
     assert bucket.last_updated == 12.5
     assert [half.last_updated for half in bucket.split()] == [12.5, 12.5]
@@ -280,12 +276,13 @@ async def test_stock_believes_an_answer_from_anywhere_and_ours_only_from_whom_it
     assert asked.result() == (True, b"p" * 20)
 
     ours = our_protocol()
-    asked = ping(ours)
+    answers: list[Any] = []
+    ours.ask(Address(*PEER), pack_ping, lambda _, value: answers.append(value))
     ours.datagram_received(reply_to(ours), STRANGER)
-    assert not asked.done()
+    assert answers == []
     assert ours.drops == {"wrong-address": 1}
     ours.datagram_received(reply_to(ours), PEER)
-    assert wire.read_peer_id(asked.result().value) == b"p" * 20
+    assert [wire.read_peer_id(value) for value in answers] == [b"p" * 20]
 
 
 async def test_stock_breaks_on_a_cancelled_request_and_ours_drops_its_answer() -> None:
@@ -298,9 +295,16 @@ async def test_stock_breaks_on_a_cancelled_request_and_ours_drops_its_answer() -
         stock._timeout(message_id)
 
     ours = our_protocol()
-    ping(ours).cancel()
-    await turns()
+    ends: list[Any] = []
+    now = asyncio.get_running_loop().time()
+    requests = Requests(ours, clock=asyncio.get_running_loop().time, on_silence=ends.append)
+    request = requests.begin(
+        Address(*PEER), pack_ping, patience_s=0.0, repeat_s=0.0, deadline=now, on_end=ends.append
+    )
+    requests.drop(request)
+    await turns()  # its timer has gone off, too
     ours.datagram_received(reply_to(ours), PEER)
+    assert ends == []
     assert ours.drops == {"unasked": 1}
 
 

@@ -47,6 +47,7 @@ async def reader_of(nodes: Sequence[DhtNode]) -> AsyncIterator[tuple[DhtNode, Co
             return await find(candidate, body)
 
         node.engine.caller.find = counted  # type: ignore[method-assign]
+        node.engine.caller.find_soon = lambda *_: False  # type: ignore[method-assign]
         yield node, pages
     finally:
         await node.close()

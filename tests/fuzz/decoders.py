@@ -81,7 +81,7 @@ def read_sealed(data: bytes) -> None:
 
 def read_contact(data: bytes) -> None:
     """A compact contact, and whether it is believed."""
-    hints.is_believable(hints.unpack_contact(data).address, "8.8.8.8")
+    hints.is_believable(hints.unpack_contact(data).address.host, "8.8.8.8")
 
 
 TARGETS = (read_frame, read_record, read_sealed, read_contact)
