@@ -21,6 +21,7 @@ from transfer.limits import Slots, TokenBucket
 from transfer.packs import PackRead, read_pack_blocking
 from transfer.push import REASON_KEY, Caller, Inbox
 from transfer.push_service import receive_push
+from transfer.reading import ReadAhead
 from transfer.sources import OpenSource, Shares, Source
 from transfer.wire import (
     FRAME_DATA_MAX_BYTES,
@@ -248,6 +249,7 @@ class _FetchStream:
         self._context = context
         self._peer_id = peer_id
         self._open: OrderedDict[bytes, OpenSource] = OrderedDict()
+        self._ahead = ReadAhead()
         self._writing = False
 
     async def run(self) -> None:
@@ -275,6 +277,7 @@ class _FetchStream:
 
     def close(self) -> None:
         """Close every file."""
+        self._ahead.forget()
         while self._open:
             self._open.popitem()[1].close()
 
@@ -305,7 +308,7 @@ class _FetchStream:
         for offset in range(0, length, step):
             size = min(step, length - offset)
             await self._wait_for_rate(size, idle)
-            data = await asyncio.to_thread(opened.read, start + offset, size)
+            data = await self._ahead.span(opened, start + offset, size)
             frame = encode_frame(request.request, FrameStatus.DATA, offset, data)
             await self._write(frame)
             self._service.sent(self._peer_id, request.content_id, size)

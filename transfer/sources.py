@@ -71,7 +71,7 @@ class OpenSource:
         self.source = source
         self._descriptor = open_regular(source.path)
         try:
-            self._check()
+            self.check()
         except SourceChanged:
             self.close()
             raise
@@ -84,16 +84,17 @@ class OpenSource:
             raise SourceChanged("the source can no longer be read") from error
         if len(data) != length:
             raise SourceChanged("the source became shorter")
-        self._check()
+        self.check()
         return data
+
+    def check(self) -> None:
+        """Raise SourceChanged when the file is no longer what was shared."""
+        expected = self.source.fingerprint
+        if expected is not None and Fingerprint.of(os.fstat(self._descriptor)) != expected:
+            raise SourceChanged
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def _check(self) -> None:
-        expected = self.source.fingerprint
-        if expected is not None and Fingerprint.of(os.fstat(self._descriptor)) != expected:
-            raise SourceChanged
