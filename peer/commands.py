@@ -46,6 +46,7 @@ from peer.views import (
     Snapshot,
     StatusView,
 )
+from queueing.rabbitmq_health import QueueHealth
 from transfer.download import DownloadResult
 from transfer.download import Progress as DownloadProgress
 from transfer.hashing import HashedFile
@@ -192,6 +193,7 @@ class PeerFacts:
     leave: Callable[[], None]
     bootstrap: Sequence[BootstrapNode]
     """The nodes that it joined through, or tried to."""
+    queue: Callable[[], Awaitable[QueueHealth | None]]
 
 
 class Commands:
@@ -222,7 +224,7 @@ class Commands:
             "unshare": self._unshare,
             "peers": self._peers,
             "status": self._status,
-            "doctor": Doctor(core, presence, facts.status, facts.bootstrap).doctor,
+            "doctor": Doctor(core, presence, facts.status, facts.bootstrap, facts.queue).doctor,
             "snapshot": self._snapshot,
             "invite": self._invite,
             "leave": self._leave,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -48,8 +48,10 @@ from peer.networks import choose_network
 from peer.options import AloneOptions
 from peer.presence import Presence
 from peer.probing import probe_node, probe_tls, secret_files, spaces, try_to_listen
+from peer.queue_check import judge_queue
 from peer.reporting import Emit, Reporter
 from peer.views import CheckView, StatusView
+from queueing.rabbitmq_health import QueueHealth
 from rpc.channels import ChannelPool
 
 CHECK_TIMEOUT_S = 6.0
@@ -68,7 +70,9 @@ class Doctor:
         presence: Presence,
         status: Callable[[], StatusView],
         bootstrap: Sequence[BootstrapNode],
+        queue: Callable[[], Awaitable[QueueHealth | None]],
     ) -> None:
+        self._queue_health = queue
         self._core = core
         self._presence = presence
         self._status = status
@@ -87,6 +91,7 @@ class Doctor:
                 ("ports", self._ports()),
                 ("bootstrap", nodes),
                 ("contacts", self._contacts()),
+                ("queue", self._queue()),
             ],
         )
         drops, received = status.drops, status.traffic.get("datagrams-received", 0)
@@ -109,6 +114,9 @@ class Doctor:
         if met not in (None, self._core.identity.peer_id):
             return [problem("ports", f"another peer answers at TCP {bound}", "`shoal leave`, join")]
         return [judge_own_port(str(bound), tls=tls, text=tls.name.lower())]
+
+    async def _queue(self) -> list[CheckView]:
+        return [judge_queue(self._status().queue, await self._queue_health())]
 
     async def _contacts(self) -> list[CheckView]:
         peers = await self._presence.current()

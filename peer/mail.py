@@ -37,6 +37,7 @@ from queueing.mailbox_service import MailboxConfig, MailboxHooks, MailboxService
 from queueing.mailbox_store import MailboxStore
 from queueing.rabbitmq import RabbitStore
 from queueing.rabbitmq_config import RabbitConfig
+from queueing.rabbitmq_health import QueueHealth
 from queueing.rabbitmq_url import parse_amqp_url
 from queueing.receiver import Receiver
 from queueing.spool import Spool
@@ -261,6 +262,10 @@ class Mail:
     async def usage(self) -> Usage:
         """Return how full the mailbox for others is."""
         return await self._kept.usage()
+
+    async def queue_health(self) -> QueueHealth | None:
+        """Ask how the broker does; None where none is named."""
+        return None if self.queue_store is None else await self.queue_store.health()
 
     def queue_counters(self) -> dict[str, int]:
         """Count what happened with the broker."""

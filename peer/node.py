@@ -232,6 +232,7 @@ class Peer:
                 invite=self.invite,
                 leave=self._observer.leaving.set,
                 bootstrap=self._bootstrap_nodes(),
+                queue=mail.queue_health,
             ),
         )
         self._control = ControlServer(core.home.socket_path, self._commands.run)

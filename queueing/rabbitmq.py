@@ -19,11 +19,9 @@ folder only after the broker confirmed the receipt.
 """
 
 import asyncio
-import collections
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -31,33 +29,36 @@ from identity.keys import Identity
 from queueing.envelope import OuterManifest
 from queueing.errors import (
     BadEnvelope,
-    Expired,
     MailboxFull,
     NoMailbox,
     NotPermitted,
+    QueueError,
     Unavailable,
 )
 from queueing.rabbitmq_config import RabbitConfig
+from queueing.rabbitmq_health import QueueHealth
 from queueing.rabbitmq_link import BrokerLink
 from queueing.rabbitmq_messages import (
     ChunkMail,
     Mail,
     ManifestMail,
     ReceiptMail,
+    dead_queue,
     decode_mail,
-    encode_mail,
-    expiration,
     mail_queue,
     quorum_sign,
     receipts_queue,
     sign_cancel,
 )
+from queueing.rabbitmq_publisher import Counters, Deposit, Patience, Publisher
 from queueing.rabbitmq_staging import Staging, Verdict
 from queueing.rabbitmq_url import AmqpUrl, parse_amqp_url
-from queueing.rabbitmq_wire import Message, Outcome
+from queueing.rabbitmq_wire import Message
 from queueing.store import ChunkSource, DepositReceipt, StoreKind, Usage
 
 HELD_BY = "rabbitmq"
+JOURNAL_BYTES = 64 * 1024
+"""What a message that brings no chunk may want of the disk."""
 _IDLE_S = 0.2
 _EMPTY_ANSWERS = 2
 """The broker counts messages as gone while they are still on their way to us; those handed over
@@ -77,16 +78,6 @@ async def reachable(url: str, timeout_s: float = 3.0, *, ca_file: Path | None = 
     except TimeoutError as error:
         raise Unavailable(f"the broker does not answer within {timeout_s:g} s") from error
     await link.close()
-
-
-@dataclass(slots=True)
-class Counters:
-    """What was dropped, for metrics."""
-
-    poison: int = 0
-    reconnects: int = 0
-    restored: int = 0
-    """Queues that a killed broker had lost, and that were filled again."""
 
 
 class RabbitStore:
@@ -112,24 +103,31 @@ class RabbitStore:
         self._identity = identity
         self._config = config or RabbitConfig()
         self._wall_ms = wall_ms
-        self._random = randomness or random.Random()
-        self._staging = Staging(staging, network_id, limit_bytes=self._config.staging_bytes_max)
-        self._publisher: BrokerLink | None = None
-        self._connecting = asyncio.Lock()
+        self._patience = Patience(self._config, randomness or random.Random())
+        self._staging = Staging(
+            staging,
+            network_id,
+            limit_bytes=self._config.staging_bytes_max,
+            disk_floor_bytes=self._config.disk_floor_bytes,
+        )
+        self._wanted_bytes = 0
+        """Room that is lacking, 0: none. Until it is there no queue is read."""
         # One reader a queue: a second one would take chunks away from the first one's manifests.
         self._draining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._drains = asyncio.Semaphore(self._config.drains_max)
-        self._closed = False
         self.counters = Counters()
+        self._publisher = Publisher(
+            url, network_id, self._config, self._patience, self.counters, wall_ms
+        )
 
     async def deposit(self, manifest: OuterManifest, chunks: ChunkSource) -> DepositReceipt:
         """Publish a delivery and wait for the broker's confirms."""
         manifest.check(self._network_id, self._wall_ms())
         queue = mail_queue(self._network_id, manifest.recipient)
-        deposit = _Deposit(queue, manifest, chunks, set(range(manifest.count)))
+        deposit = Deposit(queue, manifest, chunks, set(range(manifest.count)))
         # Noted first, so that a deposit that stopped halfway can be taken back too.
         await asyncio.to_thread(self._staging.note_sent, manifest)
-        await self._persist(lambda link: self._publish_delivery(link, deposit))
+        await self._publisher.deliver(deposit)
         return DepositReceipt(self.kind, (HELD_BY,), manifest.expires_ms)
 
     async def collect(self, recipient: bytes) -> AsyncIterator["RabbitDelivery"]:
@@ -167,9 +165,7 @@ class RabbitStore:
         order = sign_cancel(self._identity, self._network_id, manifest.delivery_id)
         queue = mail_queue(self._network_id, manifest.recipient)
         try:
-            await self._persist(
-                lambda link: self._publish_one(link, queue, order, manifest.expires_ms)
-            )
+            await self._publisher.publish(queue, order, manifest.expires_ms)
         except NoMailbox:
             return False
         finally:
@@ -194,9 +190,8 @@ class RabbitStore:
         return await asyncio.to_thread(self._staging.receipts, delivery_ids)
 
     async def _has_mail(self, queue: str) -> bool:
-        link = await self._publisher_link()
         try:
-            return await link.look(queue) > 0
+            return await self._publisher.look(queue) > 0
         except NoMailbox:
             return False
 
@@ -225,12 +220,24 @@ class RabbitStore:
         deliveries, held_bytes = await asyncio.to_thread(self._staging.usage)
         return Usage(deliveries, held_bytes, self._config.staging_bytes_max)
 
+    async def health(self) -> QueueHealth:
+        """Ask the broker how it does, and the folder what came of late."""
+        failure: QueueError | None = None
+        dead: int | None = None
+        name = dead_queue(self._network_id)
+        try:
+            dead = await self._publisher.look(name)
+        except NoMailbox:
+            dead = None
+        except QueueError as error:
+            failure = error
+        poison = await asyncio.to_thread(self._staging.poison)
+        return QueueHealth(failure, tuple(poison), name, dead, self._wanted_bytes)
+
     async def close(self) -> None:
         """Close connection and journal; deposits under way end as Unavailable."""
-        self._closed = True
-        link, self._publisher = self._publisher, None
-        if link is not None:
-            await link.close()
+        self._patience.is_over = True
+        await self._publisher.close()
         self._staging.close()
 
     async def send_receipt(self, manifest: OuterManifest, receipt: bytes) -> None:
@@ -238,168 +245,38 @@ class RabbitStore:
         queue = receipts_queue(self._network_id, manifest.sender)
         mail = ReceiptMail(manifest.delivery_id, receipt)
         expires_ms = manifest.expires_ms + self._grace_ms
-        await self._persist(
-            lambda link: self._publish_one(link, queue, mail, expires_ms, declare=True)
-        )
+        await self._publisher.publish(queue, mail, expires_ms, declare=True)
 
     @property
     def _grace_ms(self) -> int:
         return int(self._config.receipt_grace_s * 1000)
 
-    # Publishing.
-
-    async def _publish_delivery(self, link: BrokerLink, deposit: "_Deposit") -> None:
-        manifest = deposit.manifest
-        if not deposit.announced:
-            mail = ManifestMail(manifest)
-            await self._publish_one(link, deposit.queue, mail, manifest.expires_ms, declare=True)
-            deposit.announced = True
-        try:
-            await self._publish_chunks(link, deposit)
-        except NoMailbox:
-            await self._restore_queue(link, deposit)
-            await self._publish_chunks(link, deposit)
-
-    async def _restore_queue(self, link: BrokerLink, deposit: "_Deposit") -> None:
-        """Chunks came back though the manifest did not: a broker that was killed lost the queue.
-
-        Where it has fewer messages than it confirmed (or they were collected meanwhile), all is
-        sent again: the recipient drops what it has.
-        """
-        try:
-            waiting = await link.declare(deposit.queue, self._sign)
-        except NotPermitted as error:
-            raise NoMailbox("the recipient has no queue on the broker yet") from error
-        manifest = deposit.manifest
-        if waiting < 1 + manifest.count - len(deposit.missing):
-            self.counters.restored += 1
-            deposit.missing = set(range(manifest.count))
-            mail = ManifestMail(manifest)
-            await self._publish_one(link, deposit.queue, mail, manifest.expires_ms)
-
-    async def _publish_chunks(self, link: BrokerLink, deposit: "_Deposit") -> None:
-        """Keep a window of chunks unconfirmed; strike the confirmed ones off `deposit.missing`."""
-        config, manifest = self._config, deposit.manifest
-        window: collections.deque[tuple[int, asyncio.Future[Outcome]]] = collections.deque()
-        window_max = max(1, min(config.window_max, config.window_bytes_max // manifest.chunk_bytes))
-        try:
-            for index in sorted(deposit.missing):
-                if len(window) >= window_max:
-                    await self._confirm_oldest(link, window, deposit)
-                sealed = await deposit.chunks.read(index)
-                if not manifest.chunk_is_good(index, sealed):
-                    raise BadEnvelope("a sealed chunk is not the one that its envelope lists")
-                mail = ChunkMail(manifest.delivery_id, index, manifest.count, sealed)
-                sent = self._publish(link, deposit.queue, mail, manifest.expires_ms)
-                window.append((index, sent))
-            while window:
-                await self._confirm_oldest(link, window, deposit)
-        finally:
-            # Also after a loss: what the broker did confirm need not be sent again.
-            for index, sent in window:
-                if _is_confirmed(sent):
-                    deposit.missing.discard(index)
-
-    async def _confirm_oldest(
-        self,
-        link: BrokerLink,
-        window: collections.deque[tuple[int, asyncio.Future[Outcome]]],
-        deposit: "_Deposit",
-    ) -> None:
-        index, sent = window[0]
-        _demand(await self._confirm(link, sent))
-        deposit.missing.discard(index)
-        window.popleft()
-
-    async def _publish_one(
-        self, link: BrokerLink, queue: str, mail: Mail, expires_ms: int, *, declare: bool = False
-    ) -> None:
-        outcome = await self._confirm(link, self._publish(link, queue, mail, expires_ms))
-        if outcome is Outcome.RETURNED and declare:
-            try:
-                await link.declare(queue, self._sign)
-            except NotPermitted as error:
-                raise NoMailbox("the recipient has no queue on the broker yet") from error
-            outcome = await self._confirm(link, self._publish(link, queue, mail, expires_ms))
-        _demand(outcome)
-
-    def _publish(
-        self, link: BrokerLink, queue: str, mail: Mail, expires_ms: int
-    ) -> asyncio.Future[Outcome]:
-        now_ms = self._wall_ms()
-        if expires_ms <= now_ms:
-            raise Expired
-        encoded = encode_mail(mail)
-        lifetime = expiration(expires_ms, now_ms)
-        return link.publish(queue, encoded.headers, encoded.body, lifetime)
-
-    async def _confirm(self, link: BrokerLink, sent: asyncio.Future[Outcome]) -> Outcome:
-        try:
-            async with asyncio.timeout(self._config.confirm_timeout_s):
-                return await asyncio.shield(sent)
-        except TimeoutError:
-            link.block()
-            return await sent
-
-    async def _persist(self, work: Callable[[BrokerLink], Awaitable[None]]) -> None:
-        """Do the work on the publisher's connection, again on a new one each time it is lost.
-
-        A broker that cannot be reached at the first try is Unavailable at once.
-        """
-        for attempt in range(self._config.reconnects_max + 1):
-            link: BrokerLink | None = None
-            try:
-                link = await self._publisher_link()
-                await work(link)
-            except Unavailable:
-                if self._gives_up(attempt, link):
-                    raise
-            else:
-                return
-            self.counters.reconnects += 1
-            await asyncio.sleep(self._pause_s(attempt))
-
-    async def _publisher_link(self) -> BrokerLink:
-        async with self._connecting:
-            if self._publisher is None or self._publisher.is_lost:
-                if self._publisher is not None:
-                    await self._publisher.close()
-                self._publisher = await BrokerLink.open(self._url, self._config)
-            return self._publisher
-
-    def _gives_up(self, attempt: int, link: BrokerLink | None) -> bool:
-        """Tell whether another connection would not help: none was lost, or too many were."""
-        if self._closed:
-            return True
-        if link is None:
-            return attempt in (0, self._config.reconnects_max)
-        return attempt == self._config.reconnects_max or not link.is_lost
-
-    def _pause_s(self, attempt: int) -> float:
-        """Full jitter: many peers that lost one broker do not come back together."""
-        highest = self._config.reconnect_base_s * 2**attempt
-        return self._random.uniform(0, min(self._config.reconnect_pause_max_s, highest))
-
     # Draining.
 
     async def _drain(self, queue: str, owner: bytes) -> bool:
-        """Bring the queue's messages into the staging folder; False when that is full."""
+        """Bring the queue's messages into the staging folder; False when that is full.
+
+        What finds no room goes back to the broker once, with the connection, and the queue is left
+        alone until there is room: no message goes to and fro.
+        """
         alone = self._draining.setdefault(queue, asyncio.Lock())
         async with alone, self._drains:
             await asyncio.to_thread(self._staging.expire, now_ms=self._wall_ms())
+            if await self._lacks_room():
+                return False
             for attempt in range(self._config.reconnects_max + 1):
                 link: BrokerLink | None = None
                 try:
                     link = await BrokerLink.open(self._url, self._config)
                     return await self._drain_link(link, queue, owner)
                 except Unavailable:
-                    if self._gives_up(attempt, link):
+                    if self._patience.gives_up(attempt, link):
                         raise
                 finally:
                     if link is not None:
                         await link.close()
                 self.counters.reconnects += 1
-                await asyncio.sleep(self._pause_s(attempt))
+                await asyncio.sleep(self._patience.pause_s(attempt))
             raise AssertionError("the last attempt raises")
 
     async def _drain_link(self, link: BrokerLink, queue: str, owner: bytes) -> bool:
@@ -419,32 +296,40 @@ class RabbitStore:
             else:
                 empty, wait_s = 0, _IDLE_S
 
+    async def _lacks_room(self) -> bool:
+        if self._wanted_bytes and await asyncio.to_thread(self._staging.room_bytes) >= (
+            self._wanted_bytes
+        ):
+            self._wanted_bytes = 0
+        return self._wanted_bytes > 0
+
     async def _take_in(self, link: BrokerLink, messages: list[Message], owner: bytes) -> bool:
-        verdicts = await asyncio.to_thread(
-            lambda: self._staging.accept(
-                [decode_mail(message.headers, message.body) for message in messages],
+        mails = [decode_mail(message.headers, message.body) for message in messages]
+        try:
+            verdicts = await asyncio.to_thread(
+                self._staging.accept,
+                mails,
                 owner,
                 now_ms=self._wall_ms(),
                 grace_ms=self._grace_ms,
             )
-        )
+        except MailboxFull:
+            self._stop_reading(mails)
+            return False
         judged = list(zip((message.tag for message in messages), verdicts, strict=True))
         poison = [tag for tag, verdict in judged if verdict is Verdict.POISON]
         kept = [tag for tag, verdict in judged if verdict is Verdict.KEPT]
         self.counters.poison += len(poison)
         link.settle(poison, kept[-1] if kept else None)
-        return Verdict.NO_ROOM not in verdicts
+        if Verdict.NO_ROOM not in verdicts:
+            return True
+        self._stop_reading(mails[verdicts.index(Verdict.NO_ROOM) :])
+        return False
 
-
-@dataclass(slots=True)
-class _Deposit:
-    """How far one deposit has come."""
-
-    queue: str
-    manifest: OuterManifest
-    chunks: ChunkSource
-    missing: set[int]
-    announced: bool = False
+    def _stop_reading(self, mails: Sequence[Mail | None]) -> None:
+        """Note how much room the first that found none wants."""
+        self.counters.stops += 1
+        self._wanted_bytes = min(_size_of(mails[0]), self._config.staging_bytes_max)
 
 
 class RabbitDelivery:
@@ -476,17 +361,12 @@ class RabbitDelivery:
         await asyncio.to_thread(self._staging.settle, self.manifest.delivery_id)
 
 
-def _demand(outcome: Outcome) -> None:
-    match outcome:
-        case Outcome.CONFIRMED:
-            return
-        case Outcome.REFUSED:
-            raise MailboxFull("the broker refuses the delivery: the recipient's queue is full")
-        case Outcome.RETURNED:
-            raise NoMailbox("the broker has no queue for the recipient")
-
-
-def _is_confirmed(sent: asyncio.Future[Outcome]) -> bool:
-    if not sent.done() or sent.cancelled() or sent.exception() is not None:
-        return False
-    return sent.result() is Outcome.CONFIRMED
+def _size_of(mail: Mail | None) -> int:
+    """Return the room that a message asks for; a manifest that of its whole delivery."""
+    match mail:
+        case ManifestMail(manifest):
+            return len(manifest.encoded) + manifest.sealed_bytes
+        case ChunkMail(_, _, _, sealed):
+            return len(sealed)
+        case _:
+            return JOURNAL_BYTES

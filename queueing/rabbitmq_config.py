@@ -35,6 +35,8 @@ class RabbitConfig(msgspec.Struct, frozen=True):
     """Upper end of any pause."""
     staging_bytes_max: int = 64 * 1024**3
     """Sealed chunks that may lie in the staging folder."""
+    disk_floor_bytes: int = 256 * 1024**2
+    """This much of the disk stays free: nothing more is taken off the broker."""
     ca_file: Path | None = None
     """The authority that signed the broker's certificate; None: those that the system trusts."""
     receipt_grace_s: float = 7 * 24 * 3600

@@ -98,6 +98,20 @@ class Encoded:
     body: bytes
 
 
+def kind_of(mail: Mail) -> Kind:
+    """Return what a message is."""
+    match mail:
+        case ManifestMail():
+            return Kind.MANIFEST
+        case ChunkMail():
+            return Kind.CHUNK
+        case CancelMail():
+            return Kind.CANCEL
+        case ReceiptMail():
+            return Kind.RECEIPT
+    assert_never(mail)
+
+
 def network_name(network_id: bytes) -> str:
     """Return how a network is named on a broker."""
     return network_id[:8].hex()
@@ -134,17 +148,16 @@ def expiration(expires_ms: int, now_ms: int) -> str:
 
 def encode_mail(mail: Mail) -> Encoded:
     """Return headers and body."""
-    headers: dict[str, Any] = {"delivery": mail.delivery_id.hex()}
+    headers: dict[str, Any] = {"delivery": mail.delivery_id.hex(), "shoal": kind_of(mail).value}
     match mail:
         case ManifestMail(manifest):
-            return Encoded(headers | {"shoal": Kind.MANIFEST.value}, manifest.encoded)
+            return Encoded(headers, manifest.encoded)
         case ChunkMail(_, index, count, sealed):
-            place = {"shoal": Kind.CHUNK.value, "index": index, "count": count}
-            return Encoded(headers | place, sealed)
+            return Encoded(headers | {"index": index, "count": count}, sealed)
         case CancelMail(_, signature):
-            return Encoded(headers | {"shoal": Kind.CANCEL.value}, signature)
+            return Encoded(headers, signature)
         case ReceiptMail(_, receipt):
-            return Encoded(headers | {"shoal": Kind.RECEIPT.value}, receipt)
+            return Encoded(headers, receipt)
     assert_never(mail)
 
 

@@ -11,7 +11,9 @@ Must not know pika or asyncio.
 
 import contextlib
 import enum
+import errno
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
+from blake3 import blake3
+
 from identity.files import sync_folder, write_at
 from queueing.envelope import OuterManifest, decode_manifest
-from queueing.errors import BadEnvelope, Expired, StorageFailed
+from queueing.errors import BadEnvelope, Expired, MailboxFull, StorageFailed
 from queueing.rabbitmq_messages import (
     CancelMail,
     ChunkMail,
@@ -29,8 +33,17 @@ from queueing.rabbitmq_messages import (
     ManifestMail,
     ReceiptMail,
     cancel_is_good,
+    kind_of,
 )
 
+POISON_MAX = 1_000
+"""Rejected messages that are remembered, the latest ones."""
+POISON_LIFE_MS = 7 * 24 * 3600 * 1000
+"""For so long, which is how long the broker's dead letter keeps them too."""
+ORPHANS_BYTES_MAX = 64 * 1024 * 1024
+"""Chunks that came before their manifest: a broker may give back what it gets back in any order."""
+ORPHAN_LIFE_MS = 24 * 3600 * 1000
+"""A chunk that nobody has announced after this time is poison after all."""
 RECEIPTS_A_DELIVERY_MAX = 8
 """Whoever may write to the broker can forge receipts; the true one must still find room."""
 _SCHEMA = """
@@ -54,6 +67,19 @@ CREATE TABLE IF NOT EXISTS sent (
     delivery_id BLOB PRIMARY KEY,
     sealed_bytes INTEGER NOT NULL,
     expires_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS orphans (
+    delivery_id BLOB NOT NULL,
+    digest BLOB NOT NULL,     -- a forgery must not stand in the true chunk's place
+    place INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (delivery_id, digest, place)
+) STRICT;
+CREATE TABLE IF NOT EXISTS poison (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    what TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -86,7 +112,7 @@ class _Taking:
     recipient: bytes
     now_ms: int
     receipts_until_ms: int
-    held_bytes: int
+    room_bytes: int
     rows: dict[bytes, _Row] = field(default_factory=dict)
     settled: list[bytes] = field(default_factory=list)
 
@@ -94,11 +120,14 @@ class _Taking:
 class Staging:
     """Deliveries and receipts taken from the broker, in `folder`."""
 
-    def __init__(self, folder: Path, network_id: bytes, *, limit_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, network_id: bytes, *, limit_bytes: int, disk_floor_bytes: int = 0
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._network_id = network_id
         self.limit_bytes = limit_bytes
+        self._disk_floor_bytes = disk_floor_bytes
         self._lock = threading.Lock()
         self._db = sqlite3.connect(folder / "rabbitmq.db", check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -117,9 +146,10 @@ class Staging:
         """Take messages in, durable when this returns; one verdict each.
 
         After the first NO_ROOM all are NO_ROOM, for a manifest must be kept before its chunks.
+        MailboxFull where the disk was full all the same: then none of them was taken in.
         """
         with self._lock:
-            taking = _Taking(recipient, now_ms, now_ms + grace_ms, self._held_bytes())
+            taking = _Taking(recipient, now_ms, now_ms + grace_ms, self._room_bytes())
             verdicts: list[Verdict] = []
             with self._commit():
                 for mail in batch:
@@ -127,10 +157,17 @@ class Staging:
                         verdicts.append(Verdict.NO_ROOM)
                     else:
                         verdicts.append(self._accept(mail, taking))
+                    if verdicts[-1] is Verdict.POISON:
+                        self._note_poison(mail, now_ms)
                 self._write(taking.rows)
             for delivery_id in taking.settled:
                 self._path(delivery_id).unlink(missing_ok=True)
             return verdicts
+
+    def room_bytes(self) -> int:
+        """Return how much more may lie here: by the limit, and by what the disk has left."""
+        with self._lock:
+            return self._room_bytes()
 
     def waiting(self, recipient: bytes, *, now_ms: int) -> list[OuterManifest]:
         """Return what is whole and not settled, oldest first."""
@@ -192,6 +229,12 @@ class Staging:
                 for (receipt,) in self._db.execute(query, (delivery_id,))
             ]
 
+    def poison(self) -> list[tuple[str, int, int]]:
+        """Return what was rejected of late: (kind of message, how many, when last)."""
+        query = "SELECT what, count(*), max(at_ms) FROM poison GROUP BY what ORDER BY what"
+        with self._lock:
+            return [(what, count, at_ms) for what, count, at_ms in self._db.execute(query)]
+
     def usage(self) -> tuple[int, int]:
         """Return the deliveries kept here or deposited from here, and the bytes they occupy."""
         query = (
@@ -211,6 +254,8 @@ class Staging:
                 self._db.execute("DELETE FROM mail WHERE expires_ms <= ?", (now_ms,))
                 self._db.execute("DELETE FROM receipts WHERE expires_ms <= ?", (now_ms,))
                 self._db.execute("DELETE FROM sent WHERE expires_ms <= ?", (now_ms,))
+                self._expire_orphans(now_ms)
+                self._db.execute("DELETE FROM poison WHERE at_ms <= ?", (now_ms - POISON_LIFE_MS,))
             for delivery_id in expired:
                 self._path(delivery_id).unlink(missing_ok=True)
 
@@ -240,34 +285,58 @@ class Staging:
         if manifest.recipient != taking.recipient or manifest.sealed_bytes > self.limit_bytes:
             return Verdict.POISON
         size_bytes = len(manifest.encoded)
-        if taking.held_bytes + size_bytes > self.limit_bytes:
-            return Verdict.NO_ROOM
-        taking.held_bytes += size_bytes
+        if size_bytes + manifest.sealed_bytes > taking.room_bytes:
+            return Verdict.NO_ROOM  # half a delivery would help nobody, and be in the way
+        taking.room_bytes -= size_bytes
         self._db.execute(
             "INSERT INTO mail (delivery_id, recipient, manifest, have, missing, held_bytes,"
             " expires_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (manifest.delivery_id, taking.recipient, manifest.encoded, bytes(manifest.count),
              manifest.count, size_bytes, manifest.expires_ms),
         )  # fmt: skip
+        self._adopt_orphans(manifest.delivery_id, taking)
         return Verdict.KEPT
 
     def _accept_chunk(self, chunk: ChunkMail, taking: _Taking) -> Verdict:
         row = self._row(chunk.delivery_id, taking)
         if row is None:
-            # Settled or expired: no use for it. Announced by nobody: not ours to keep.
-            return Verdict.KEPT if self._known(chunk.delivery_id) else Verdict.POISON
+            # Settled or expired: no use for it. Announced by nobody yet: kept for a while.
+            known = self._known(chunk.delivery_id)
+            return Verdict.KEPT if known else self._keep_orphan(chunk, taking)
         if not row.manifest.chunk_is_good(chunk.index, chunk.sealed):
             return Verdict.POISON
         if row.have[chunk.index]:
             return Verdict.KEPT
         size_bytes = len(chunk.sealed)
-        if taking.held_bytes + size_bytes > self.limit_bytes:
+        if size_bytes > taking.room_bytes:
             return Verdict.NO_ROOM
-        taking.held_bytes += size_bytes
+        taking.room_bytes -= size_bytes
         row.held_bytes += size_bytes
         row.have[chunk.index] = 1
         row.fresh.append(chunk)
         return Verdict.KEPT
+
+    def _keep_orphan(self, chunk: ChunkMail, taking: _Taking) -> Verdict:
+        size_bytes = len(chunk.sealed)
+        if self._orphan_bytes() + size_bytes > ORPHANS_BYTES_MAX:
+            return Verdict.POISON
+        if size_bytes > taking.room_bytes:
+            return Verdict.NO_ROOM
+        digest = blake3(chunk.sealed).digest()
+        row = (chunk.delivery_id, digest, chunk.index, chunk.sealed, taking.now_ms)
+        self._db.execute("INSERT OR IGNORE INTO orphans VALUES (?, ?, ?, ?, ?)", row)
+        taking.room_bytes -= size_bytes
+        return Verdict.KEPT
+
+    def _adopt_orphans(self, delivery_id: bytes, taking: _Taking) -> None:
+        """Take in what came before its manifest; what is not the manifest's own was a forgery."""
+        query = "SELECT place, sealed FROM orphans WHERE delivery_id = ?"
+        for place, sealed in self._db.execute(query, (delivery_id,)).fetchall():
+            orphan = ChunkMail(delivery_id, place, place + 1, sealed)
+            taking.room_bytes += len(sealed)
+            if self._accept_chunk(orphan, taking) is Verdict.POISON:
+                self._note_poison(orphan, taking.now_ms)
+        self._db.execute("DELETE FROM orphans WHERE delivery_id = ?", (delivery_id,))
 
     def _accept_cancel(self, cancel: CancelMail, taking: _Taking) -> Verdict:
         row = self._row(cancel.delivery_id, taking)
@@ -288,6 +357,13 @@ class Staging:
         self._db.execute("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)", row)
         self._db.execute("DELETE FROM sent WHERE delivery_id = ?", (mail.delivery_id,))
         return Verdict.KEPT
+
+    def _note_poison(self, mail: Mail | None, now_ms: int) -> None:
+        what = "malformed" if mail is None else kind_of(mail).value
+        self._db.execute("INSERT INTO poison (what, at_ms) VALUES (?, ?)", (what, now_ms))
+        self._db.execute(
+            "DELETE FROM poison WHERE place <= (SELECT max(place) FROM poison) - ?", (POISON_MAX,)
+        )
 
     def _row(self, delivery_id: bytes, taking: _Taking) -> _Row | None:
         if delivery_id not in taking.rows:
@@ -332,8 +408,21 @@ class Staging:
         query = "SELECT 1 FROM mail WHERE delivery_id = ?"
         return self._db.execute(query, (delivery_id,)).fetchone() is not None
 
-    def _held_bytes(self) -> int:
-        return int(self._db.execute("SELECT total(held_bytes) FROM mail").fetchone()[0])
+    def _room_bytes(self) -> int:
+        (total,) = self._db.execute("SELECT total(held_bytes) FROM mail").fetchone()
+        held_bytes = int(total) + self._orphan_bytes()
+        free_bytes = shutil.disk_usage(self._folder).free - self._disk_floor_bytes
+        return max(0, min(self.limit_bytes - held_bytes, free_bytes))
+
+    def _orphan_bytes(self) -> int:
+        (total,) = self._db.execute("SELECT total(length(sealed)) FROM orphans").fetchone()
+        return int(total)
+
+    def _expire_orphans(self, now_ms: int) -> None:
+        query = "DELETE FROM orphans WHERE at_ms <= ? RETURNING delivery_id, place"
+        before = (now_ms - ORPHAN_LIFE_MS,)
+        for delivery_id, place in self._db.execute(query, before).fetchall():
+            self._note_poison(ChunkMail(delivery_id, place, place + 1, b""), now_ms)
 
     def _sweep_files(self) -> None:
         """Remove what a crash between the journal and the disk left over."""
@@ -353,6 +442,16 @@ class Staging:
                 yield
         except (OSError, sqlite3.OperationalError) as error:
             # What was not journaled is not acknowledged: it stays on the broker.
+            if _is_full(error):
+                raise MailboxFull(
+                    "the disk is full", hint="free some space in the home; nothing is lost"
+                ) from error
             raise StorageFailed(
                 f"the folder for collected mail cannot be written: {error}"
             ) from error
+
+
+def _is_full(error: OSError | sqlite3.OperationalError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)

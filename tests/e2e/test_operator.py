@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pika
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from console.stage import free_port
+from identity.keys import parse_peer_id
+from identity.network import parse_network_file
+from queueing.rabbitmq_messages import receipts_queue
 from queueing.rabbitmq_url import parse_amqp_url
 from tests.support.broker import PrivateBroker
 from tests.support.deliveries import (
@@ -94,6 +100,20 @@ def test_what_is_left_on_the_broker_reaches_a_recipient_without_an_account(
         line = await_received(bob, sent)
         assert digest_of(line["path"]) == digest_of(source)
         await_state(ada, sent, "delivered")
+        network_id = parse_network_file(network.read_bytes()).network.network_id
+        queue = receipts_queue(network_id, parse_peer_id(ada.id))
+        with contextlib.closing(
+            pika.BlockingConnection(pika.URLParameters(managed_broker.url))
+        ) as connection:
+            connection.channel().basic_publish("", queue, b"no receipt at all")
+
+        def is_told(items: Sequence[dict[str, Any]]) -> bool:
+            (check,) = [item for item in items if item["check"] == "queue"]
+            return check["state"] == "warning" and "1 malformed" in check["seen"]
+
+        marker = send(ada, source, bob.id, "--via", "queue", "--as", "marker")
+        await_state(ada, marker, "delivered")  # its queue of receipts was read
+        ada.poll("doctor", until=is_told)
 
 
 def test_operator_shares_nothing_and_tells_how_it_does(operator: PeerProcess) -> None:

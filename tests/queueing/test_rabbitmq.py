@@ -15,7 +15,14 @@ from queueing.errors import Expired, MailboxFull, NotPermitted, Unavailable
 from queueing.rabbitmq import RabbitStore, reachable
 from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_link import BrokerLink
-from queueing.rabbitmq_messages import ChunkMail, Mail, encode_mail, mail_queue, receipts_queue
+from queueing.rabbitmq_messages import (
+    ChunkMail,
+    Mail,
+    ReceiptMail,
+    encode_mail,
+    mail_queue,
+    receipts_queue,
+)
 from queueing.rabbitmq_url import parse_amqp_url
 from queueing.states import State
 from queueing.store import DepositReceipt, StoreKind
@@ -216,7 +223,7 @@ async def test_poison_is_dropped_and_counted_and_holds_up_nothing(
 ) -> None:
     manifest, chunks = parties.seal(tmp_path)
     queue = mail_queue(parties.network_id, parties.recipient.peer_id)
-    await publish(broker, queue, ChunkMail(b"\3" * 32, 0, 1, b"announced by nobody"))
+    await publish(broker, queue, ReceiptMail(b"\3" * 32, b""))  # an empty one is none
     await open_store(parties.sender).deposit(manifest, chunks)
     await publish(broker, queue, ChunkMail(manifest.delivery_id, 0, manifest.count, b"damaged"))
     recipient = open_store(parties.recipient)

@@ -132,6 +132,50 @@ async def test_policy_is_in_force_on_queues_that_peers_make(
     api.run(network_steps(parties.network_id, "/", QueueType.CLASSIC, LIMITS))  # again: no change
 
 
+async def test_poison_goes_to_the_dead_letter_and_is_remembered(
+    managed_broker: PrivateBroker, api: ManagementApi, tmp_path: Path
+) -> None:
+    parties = Parties()
+    api.run(network_steps(parties.network_id, "/", QueueType.CLASSIC, LIMITS))
+    url = parse_amqp_url(managed_broker.url)
+    stores = [RabbitStore(url, parties.network_id, tmp_path / name) for name in ("one", "two")]
+    sender, recipient = stores
+    assert (await recipient.health()).dead == 0
+    await sender.deposit(*parties.seal(tmp_path))
+    queue = mail_queue(parties.network_id, parties.recipient.peer_id)
+
+    def publish() -> None:
+        connection = pika.BlockingConnection(pika.URLParameters(managed_broker.url))
+        channel = connection.channel()
+        for body in (b"no mail at all", b"nor is this"):
+            channel.basic_publish("", queue, body)
+        connection.close()
+
+    def buried() -> list[tuple[str, bytes]]:
+        connection = pika.BlockingConnection(pika.URLParameters(managed_broker.url))
+        channel, found = connection.channel(), []
+        while True:
+            method, properties, body = channel.basic_get(dead_queue(parties.network_id))
+            if method is None:
+                connection.close()
+                return found
+            found.append((properties.headers["x-death"][0]["reason"], body))
+
+    await asyncio.to_thread(publish)
+    taken = [found async for found in recipient.collect(parties.recipient.peer_id)]
+    assert len(taken) == 1
+    async with asyncio.timeout(10):
+        while (health := await recipient.health()).dead != 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert [(what, count) for what, count, _ in health.poison] == [("malformed", 2)]
+    assert await asyncio.to_thread(buried) == [
+        ("rejected", b"no mail at all"),
+        ("rejected", b"nor is this"),
+    ]
+    for store in stores:
+        await store.close()
+
+
 async def test_on_a_cluster_peers_make_quorum_queues_and_mail_passes_through_them(
     managed_broker: PrivateBroker, api: ManagementApi, tmp_path: Path
 ) -> None:
