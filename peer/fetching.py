@@ -25,6 +25,7 @@ from peer.errors import Ambiguous, AmbiguousName, BadInput, NoHolderReachable, N
 from peer.finding import Holder, Offer, merge_holders, offers_of
 from peer.parts import PartJournal
 from peer.proving import Proving
+from transfer.candidates import Holder as TransferHolder
 from transfer.download import Download, DownloadConfig, DownloadResult, Progress
 from transfer.errors import BadContentId, IsFolder, NoHolders, TimedOut
 from transfer.manifest import (
@@ -37,7 +38,6 @@ from transfer.manifest import (
 from transfer.names import check_name
 from transfer.partial import part_path_for
 from transfer.scheduler import SwarmConfig
-from transfer.session import Holder as TransferHolder
 from transfer.session import SessionConfig
 from transfer.sources import PackSource, Source
 from transfer.tree_download import TreeDownload

@@ -19,10 +19,12 @@ class DescribeReply(_message.Message):
     def __init__(self, manifest: _Optional[bytes] = ...) -> None: ...
 
 class HaveRequest(_message.Message):
-    __slots__ = ("content_id",)
+    __slots__ = ("content_id", "spreads")
     CONTENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SPREADS_FIELD_NUMBER: _ClassVar[int]
     content_id: bytes
-    def __init__(self, content_id: _Optional[bytes] = ...) -> None: ...
+    spreads: bool
+    def __init__(self, content_id: _Optional[bytes] = ..., spreads: _Optional[bool] = ...) -> None: ...
 
 class HaveReply(_message.Message):
     __slots__ = ("chunk_count", "complete", "bitmap")

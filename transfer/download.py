@@ -19,8 +19,8 @@ from typing import Protocol, assert_never
 
 from blake3 import blake3
 
-from identity.errors import ShoalError
 from transfer.bitmap import chunks_in, decode_bitmap, encode_bitmap
+from transfer.candidates import CandidateConfig, Candidates, Holder, SessionEnd
 from transfer.errors import (
     BadContent,
     IsFolder,
@@ -30,11 +30,12 @@ from transfer.errors import (
     TimedOut,
     TransferError,
 )
+from transfer.gathering import Gathering
 from transfer.hashing import Fingerprint
 from transfer.manifest import Manifest, TreeManifest
 from transfer.partial import PartFile
 from transfer.scheduler import Done, Request, Stalled, Swarm, SwarmConfig, Wait
-from transfer.session import Connect, Holder, HolderSession, SessionConfig, SessionEnd
+from transfer.session import Connect, HolderSession, SessionConfig
 from transfer.sources import Source
 from transfer.threads import run_to_end
 from transfer.tree_walk import HashedTree
@@ -103,9 +104,14 @@ class DownloadConfig:
     """How often progress is saved."""
     progress_interval_s: float = 0.1
     """How often progress is told."""
-    holders_max: int = 64
-    """Holders that are tried at a time."""
+    spreads: bool = False
+    """Others are served what is fetched, so that whole holders may spare themselves."""
+    spread_patience_s: float = 5.0
+    """When nobody can be asked for so long, whole holders are to give everything; then halved."""
+    spread_holders_max: int = 3
+    """With more whole holders than these none need spare itself."""
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
+    candidates: CandidateConfig = field(default_factory=CandidateConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
 
     def __post_init__(self) -> None:
@@ -128,6 +134,7 @@ class Download:
         overwrite: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         on_bad_holder: Callable[[bytes], None] | None = None,
+        on_described: Callable[[], None] | None = None,
         config: DownloadConfig | None = None,
         random_source: random.Random | None = None,
         takes_folder: bool = False,
@@ -136,13 +143,13 @@ class Download:
         assert manifest is None or manifest.content_id == content_id
         self.content_id = content_id
         self.target = target
-        self._holders = holders
         self._connect = connect
         self._journal = journal
         self._manifest = manifest
         self._overwrite = overwrite
         self._on_progress = on_progress
         self._on_bad_holder = on_bad_holder
+        self._on_described = on_described
         self._config = config or DownloadConfig()
         self._random = random_source or random.Random()
         self._takes_folder = takes_folder
@@ -155,14 +162,14 @@ class Download:
         # Who sent anything, verified or not.
         self._senders: set[bytes] = set()
         self._by_holder: dict[bytes, int] = {}
-        self._sessions: dict[bytes, HolderSession] = {}
-        self._ends: dict[bytes, SessionEnd] = {}
-        self._holders_ended = False
         self._moved_at = 0.0
+        self._patience_s = self._config.spread_patience_s
+        self._asking_at = 0.0
         self._wake = asyncio.Event()
+        self._candidates = Candidates(self._config.candidates, random_source=self._random)
+        self._gathering = Gathering(holders, self._candidates, self._wake)
         self._described = asyncio.Event()
         self._failure: TransferError | None = None
-        self._search_error: ShoalError | None = None
 
     # --- for the peer ---
 
@@ -183,7 +190,7 @@ class Download:
 
     def source(self) -> Source | None:
         """Return what is fetched so far, to be served on, at last the whole file; or None."""
-        if self._manifest is None or self._part is None or not self._written:
+        if self._manifest is None or self._part is None or self._swarm is None:
             return None
         if self._finished is not None:
             return Source(self.target, self._manifest, self._finished)
@@ -239,7 +246,12 @@ class Download:
     async def _fetch(self, pool: ThreadPoolExecutor) -> None:
         failure: TransferError | None = None
         async with asyncio.TaskGroup() as group:
-            feeding = group.create_task(self._feed(group, pool))
+            feeding = group.create_task(self._gathering.feed())
+            gathering = group.create_task(
+                self._gathering.run(
+                    group, lambda holder: self._session(holder, pool), lambda: self._swarm
+                )
+            )
             try:
                 await self._until_described()
                 await self._resume()
@@ -248,35 +260,10 @@ class Download:
                 failure = error  # raised below, so that it does not come in a group
             finally:
                 feeding.cancel()
-                for session in self._sessions.values():
-                    session.cancel()
+                gathering.cancel()
+                self._gathering.cancel()
         if failure is not None:
             raise failure
-
-    async def _feed(self, group: asyncio.TaskGroup, pool: ThreadPoolExecutor) -> None:
-        """Open a session for each holder that the search yields."""
-        try:
-            async for holder in self._holders:
-                self._add(holder, group, pool)
-        except ShoalError as error:
-            self._search_error = error
-        finally:
-            self._holders_ended = True
-            self._wake.set()
-
-    def _add(self, holder: Holder, group: asyncio.TaskGroup, pool: ThreadPoolExecutor) -> None:
-        running = self._sessions.get(holder.peer_id)
-        if running is not None:
-            running.addresses_changed(holder.addresses)
-            return
-        if len(self._sessions) >= self._config.holders_max:
-            return
-        ended = self._ends.get(holder.peer_id)
-        if ended is not None and ended is not SessionEnd.UNREACHABLE:
-            return
-        session = self._session(holder, pool)
-        self._sessions[holder.peer_id] = session
-        session.task = group.create_task(session.run())
 
     async def _until_described(self) -> None:
         while self._manifest is None:
@@ -307,7 +294,10 @@ class Download:
             verified=self._written,
             config=self._config.swarm,
         )
+        self._asking_at = time.monotonic()
         self._described.set()
+        if self._on_described is not None:
+            self._on_described()
 
     async def _until_done(self) -> None:
         assert self._manifest is not None
@@ -315,6 +305,8 @@ class Download:
         while self._done_bytes < self._size_bytes():
             wake_at = self.pump()
             now = time.monotonic()
+            if self.swarm.in_flight:
+                self._asking_at = now
             self._check_alive(stalled=wake_at is None)
             if now - told_at >= self._config.progress_interval_s:
                 told_at = now
@@ -337,8 +329,7 @@ class Download:
         if self._failure is not None:
             raise self._failure
         silent_s = time.monotonic() - self._moved_at
-        nobody = self._holders_ended and not self._sessions
-        if nobody or (silent_s >= self._config.no_holder_timeout_s and stalled):
+        if self._gathering.is_over or (silent_s >= self._config.no_holder_timeout_s and stalled):
             raise self._why_nobody()
 
     def _why_nobody(self) -> TransferError:
@@ -346,15 +337,15 @@ class Download:
         if refusal is not None:
             return refusal
         nobody = NoHolders()
-        nobody.__cause__ = self._search_error
+        nobody.__cause__ = self._gathering.search_error
         return nobody
 
     def _refusal(self) -> TransferError | None:
         """Say what was wrong with the holders when no good one supplied anything; else None."""
         wrong = {SessionEnd.BAD, SessionEnd.CHANGED}
-        if any(self._ends.get(holder) not in wrong for holder in self._senders):
+        if any(self._candidates.end_of(holder) not in wrong for holder in self._senders):
             return None
-        ends = self._ends.values()
+        ends = self._candidates.ends
         if SessionEnd.BAD in ends:
             return BadContent()
         if SessionEnd.CHANGED in ends:
@@ -397,6 +388,22 @@ class Download:
         assert self._swarm is not None
         return self._swarm
 
+    @property
+    def may_spread(self) -> bool:
+        """Whether whole holders may ever spare themselves."""
+        return self._config.spreads
+
+    @property
+    def spreads(self) -> bool:
+        """Whether chunks can be waited for that whole holders gave to others."""
+        if not self.may_spread or self.swarm.whole_holders > self._config.spread_holders_max:
+            return False
+        idle_s = time.monotonic() - self._asking_at
+        if idle_s <= self._patience_s:
+            return True
+        self._patience_s /= 2
+        return False
+
     async def described(self, manifest: Manifest) -> None:
         """Take a verified manifest and wait until the download may ask for chunks."""
         if self._manifest is None:
@@ -409,7 +416,7 @@ class Download:
         while True:
             match self.swarm.next(now=time.monotonic()):
                 case Request(holder, chunk):
-                    self._sessions[holder].ask(chunk)
+                    self._gathering.sessions[holder].ask(chunk)
                 case Wait(until):
                     return until
                 case Stalled():
@@ -455,17 +462,17 @@ class Download:
         self._failure = self._failure or error
         self._wake.set()
 
-    def session_ended(self, holder: bytes, end: SessionEnd) -> None:
+    def session_ended(self, holder: Holder, end: SessionEnd) -> None:
         """Forget a session; a holder that lied is banned and reported."""
-        self._sessions.pop(holder, None)
-        self._ends[holder] = end
+        peer_id = holder.peer_id
+        self._gathering.ended(holder, end)
         if self._swarm is not None:
             if end is SessionEnd.BAD:
-                self._swarm.ban(holder)
+                self._swarm.ban(peer_id)
             else:
-                self._swarm.holder_failed(holder)
+                self._swarm.holder_failed(peer_id)
         if end is SessionEnd.BAD and self._on_bad_holder is not None:
-            self._on_bad_holder(holder)
+            self._on_bad_holder(peer_id)
         self._wake.set()
 
 

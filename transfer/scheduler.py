@@ -83,6 +83,14 @@ class SwarmConfig:
     """How often late chunks are looked for."""
     in_order: bool = False
     """The first missing chunk first, for whoever reads while the download runs."""
+    vain_min: int = 1
+    """So many chunks may come twice, and"""
+    vain_share: float = 0.01
+    """this part of those that are there; then a second holder is asked only when"""
+    late_silent_s: float = 4.0
+    """the first one has sent nothing for so long, and for four times what the slowest needs for a
+    chunk; four times as long with each chunk that comes twice all the same: that one is slow."""
+    late_silent_max_s: float = 60.0
     busy_max_s: float = 30.0
     """No hint makes a holder wait longer."""
 
@@ -138,6 +146,8 @@ class Swarm:
         self._levels: list[int] = [self._all]
         self._added = 0
         self._late_check_at = 0.0
+        self._vain = 0
+        self._silent_s = self._config.late_silent_s
 
     @property
     def verified(self) -> int:
@@ -152,6 +162,26 @@ class Swarm:
     def in_flight(self) -> int:
         """Requests in flight at all holders."""
         return sum(self._copies.values())
+
+    @property
+    def missing(self) -> int:
+        """How many chunks are not verified."""
+        return self._missing.bit_count()
+
+    @property
+    def partial_holders(self) -> int:
+        """How many holders have a part."""
+        return sum(not holder.complete for holder in self._holders.values())
+
+    @property
+    def whole_holders(self) -> int:
+        """How many holders have everything."""
+        return len(self._holders) - self.partial_holders
+
+    def is_useful(self, holder: bytes) -> bool:
+        """Tell whether a holder has something that nobody was asked for yet."""
+        found = self._holders.get(holder)
+        return found is not None and bool(found.have & self._pending)
 
     def is_missing(self, chunk: int) -> bool:
         return bool(self._missing >> chunk & 1)
@@ -200,6 +230,7 @@ class Swarm:
             self._measure(found, found.asked[chunk], now)
             self._release(found, chunk)
         if holder in self._banned or not self.is_missing(chunk):
+            self._came_in_vain()
             return False
         self._missing &= ~(1 << chunk)
         self._pending &= ~(1 << chunk)
@@ -285,19 +316,28 @@ class Swarm:
     def _late_request(self, now: float) -> Request | None:
         """Find the chunk that is latest at its holder and a holder that should be sooner."""
         config = self._config
+        asked_twice = self.in_flight - len(self._copies)
+        least_silent_s = 0.0
+        if self._vain + asked_twice + 1 > self._vain_allowed():
+            if asked_twice:
+                return None
+            slowest_s = max((holder.chunk_s for holder in self._holders.values()), default=0.0)
+            least_silent_s = max(self._silent_s, 4 * slowest_s)
         for holder in self._ready(now):
             if holder.have & self._pending:
                 continue
             own_s = (len(holder.asked) + 1) * holder.chunk_s
             latest_s, latest = config.late_factor * own_s + config.late_slack_s, None
-            for chunk, remaining_s in self._in_flight_elsewhere(holder, now):
+            for chunk, remaining_s in self._in_flight_elsewhere(holder, now, least_silent_s):
                 if remaining_s > latest_s and self._copies[chunk] < config.copies_max:
                     latest_s, latest = remaining_s, chunk
             if latest is not None:
                 return Request(holder.peer, latest)
         return None
 
-    def _in_flight_elsewhere(self, holder: _Holder, now: float) -> Iterator[tuple[int, float]]:
+    def _in_flight_elsewhere(
+        self, holder: _Holder, now: float, least_silent_s: float
+    ) -> Iterator[tuple[int, float]]:
         """Yield the chunks others were asked for with the seconds that they should still take.
 
         A holder that is overdue is expected to take as long again as it has been silent.
@@ -306,6 +346,8 @@ class Swarm:
             if other is holder:
                 continue
             silent_s = now - other.moved_at
+            if silent_s < least_silent_s:
+                continue
             for position, chunk in enumerate(other.asked, start=1):
                 if chunk in holder.asked or not holder.have >> chunk & 1:
                     continue
@@ -335,7 +377,9 @@ class Swarm:
         # One quick chunk may be luck or a limiter's burst: grow step by step, as TCP does.
         bound = min(config.window_min + holder.completed, config.window_max, by_bytes)
         by_rate = int(config.window_target_s / holder.chunk_s) + 1 if holder.chunk_s else 0
-        return min(max(by_rate, config.window_min), bound)
+        # A slow holder is asked for one at a time: what waits there could come from elsewhere.
+        least = 1 if holder.chunk_s > 2 * config.window_target_s else config.window_min
+        return min(max(by_rate, least), bound)
 
     def _choose(self, candidates: int) -> int | None:
         if not candidates:
@@ -379,6 +423,15 @@ class Swarm:
         holder.chunk_s = known + self.RATE_WEIGHT * (spent_s - known) if known else spent_s
         holder.completed += 1
         holder.moved_at = now
+
+    def _vain_allowed(self) -> float:
+        there = self._count - self._missing.bit_count()
+        return self._config.vain_min + self._config.vain_share * there
+
+    def _came_in_vain(self) -> None:
+        self._vain += 1
+        if self._vain > self._vain_allowed():
+            self._silent_s = min(4 * self._silent_s, self._config.late_silent_max_s)
 
     def _rank(self) -> None:
         """Sort the chunks by how many partial holders have them: level i, exactly i of them."""

@@ -18,11 +18,13 @@ from protos import transfer_pb2
 from transfer.bitmap import encode_bitmap
 from transfer.errors import SourceChanged, SourceUnreadable
 from transfer.limits import Slots, TokenBucket
+from transfer.manifest import TreeManifest
 from transfer.packs import PackRead, read_pack_blocking
 from transfer.push import REASON_KEY, Caller, Inbox
 from transfer.push_service import receive_push
 from transfer.reading import ReadAhead
 from transfer.sources import OpenSource, Shares, Source
+from transfer.spreading import Spreading
 from transfer.wire import (
     FRAME_DATA_MAX_BYTES,
     FetchRequest,
@@ -90,6 +92,7 @@ class TransferService:
         self._slots = Slots(self._config.upload_slots_max, self._config.upload_slots_per_peer_max)
         self._pushes = Slots(self._config.pushes_max, self._config.pushes_per_peer_max)
         self._bucket: TokenBucket | None = None
+        self._spreading = Spreading()
         # Contents that were served here until their file changed, the longest ago first.
         self._changed: OrderedDict[bytes, None] = OrderedDict()
 
@@ -118,12 +121,22 @@ class TransferService:
         return transfer_pb2.DescribeReply(manifest=source.manifest.encode()).SerializeToString()
 
     async def _have(self, message: bytes, context: Context) -> bytes:
-        await self._caller(context)
+        caller = await self._caller(context)
         source = await self._source_asked(transfer_pb2.HaveRequest, message, context)
         count = source.positions or source.manifest.chunk_count
-        bitmap = b"" if source.have is None else encode_bitmap(source.verified(), count)
+        have: int | None = None
+        if source.have is not None:
+            have = source.verified()
+        elif not isinstance(source.manifest, TreeManifest):
+            spreads = transfer_pb2.HaveRequest.FromString(message).spreads
+            now = asyncio.get_running_loop().time()
+            have = self._spreading.asked(
+                source.manifest.content_id, count, caller.peer_id, spreads=spreads, now=now
+            )
         reply = transfer_pb2.HaveReply(
-            chunk_count=count, complete=source.have is None, bitmap=bitmap
+            chunk_count=count,
+            complete=have is None,
+            bitmap=b"" if have is None else encode_bitmap(have, count),
         )
         return reply.SerializeToString()
 
@@ -231,6 +244,14 @@ class TransferService:
             self._bucket = TokenBucket(rate, now=now)
         return self._bucket.reserve(size_bytes, now=now)
 
+    def gives(self, source: Source, peer_id: bytes, chunk: int, now: float) -> bool:
+        """Say whether a peer is given a chunk; see transfer.spreading."""
+        if not source.holds(chunk):
+            return False
+        if source.have is not None:
+            return True
+        return self._spreading.give(source.manifest.content_id, peer_id, chunk, now=now)
+
     def sent(self, peer_id: bytes, content_id: bytes, size_bytes: int) -> None:
         """Tell the observer of bytes sent."""
         if self._on_upload is not None:
@@ -289,8 +310,8 @@ class _FetchStream:
         if not isinstance(opened, OpenSource):
             await self._write(encode_frame(request.request, opened))
             return
-        source = opened.source
-        if not source.holds(request.chunk):
+        now = asyncio.get_running_loop().time()
+        if not self._service.gives(opened.source, self._peer_id, request.chunk, now):
             await self._write(encode_frame(request.request, FrameStatus.MISSING))
             return
         try:

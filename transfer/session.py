@@ -6,7 +6,6 @@ elsewhere; what comes in is handed to the download for verification.
 """
 
 import asyncio
-import enum
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from identity.address import Address
 from identity.errors import ShoalError
 from protos import transfer_pb2
 from transfer.bitmap import decode_bitmap
+from transfer.candidates import Holder, SessionEnd
 from transfer.errors import BadManifest, TransferError
 from transfer.manifest import Manifest, decode_manifest
 from transfer.scheduler import Swarm
@@ -38,35 +38,12 @@ RETRY_KEY = "shoal-retry-ms"
 FetchCall: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A peer that says it has the content, and where it listens."""
-
-    peer_id: bytes
-    addresses: tuple[Address, ...]
-
-
 class Connect(Protocol):
     """Opens or reuses a channel over which only this peer can answer; rpc's ChannelPool.connect."""
 
     async def __call__(
         self, peer_id: bytes, addresses: Sequence[Address], *, timeout_s: float
     ) -> grpc.aio.Channel: ...
-
-
-class SessionEnd(enum.Enum):
-    """Why a session is over."""
-
-    UNREACHABLE = enum.auto()
-    """It could not be reached, or the connection kept breaking."""
-    GONE = enum.auto()
-    """It does not have the content."""
-    CHANGED = enum.auto()
-    """Its file is no longer the content, or is gone."""
-    BAD = enum.auto()
-    """It sent bytes that do not verify, or broke the protocol."""
-    CANCELLED = enum.auto()
-    """The download is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +61,11 @@ class SessionConfig:
     backoff_s: float = 0.5
     """Before the second attempt; doubles."""
     have_interval_s: float = 1.0
-    """How often a partial holder is asked what it has."""
+    """How often a partial holder is asked what it has; more of them are asked less often."""
+    have_hungry_s: float = 0.25
+    """How often one is asked that had nothing which is missing here."""
+    have_share_s: float = 0.02
+    """Between two such questions of one download, whomever they go to."""
     writes_max: int = 2
     """Chunks of one holder that wait to be verified and written."""
     asks_max: int = 256
@@ -100,13 +81,17 @@ class DownloadSide(Protocol):
     def manifest(self) -> Manifest | None: ...
     @property
     def swarm(self) -> Swarm: ...
+    @property
+    def may_spread(self) -> bool: ...
+    @property
+    def spreads(self) -> bool: ...
     async def described(self, manifest: Manifest) -> None: ...
     def pump(self) -> float | None: ...
     def write_blocking(self, chunk: int, pieces: list[memoryview]) -> bool: ...
     def accepted(self, holder: bytes, chunk: int) -> None: ...
     def received(self, holder: bytes, size_bytes: int) -> None: ...
     def failed(self, error: TransferError) -> None: ...
-    def session_ended(self, holder: bytes, end: SessionEnd) -> None: ...
+    def session_ended(self, holder: Holder, end: SessionEnd) -> None: ...
 
 
 @dataclass(slots=True)
@@ -144,10 +129,17 @@ class HolderSession:
         self._moved = False
         self._end: SessionEnd | None = None
         self._alarm: asyncio.Timeout | None = None
+        self._withheld = asyncio.Event()
+        self._serves = False
 
     def ask(self, chunk: int) -> None:
         """Ask the holder for a chunk as soon as its stream is open."""
         self._asks.put_nowait(chunk)
+
+    @property
+    def serves(self) -> bool:
+        """Whether the holder answered and can be asked for chunks."""
+        return self._serves
 
     def cancel(self) -> None:
         if self.task is not None:
@@ -163,7 +155,7 @@ class HolderSession:
         try:
             end = await self._attempts()
         finally:
-            self._download.session_ended(self._peer_id, end)
+            self._download.session_ended(Holder(self._peer_id, self._addresses), end)
 
     async def _attempts(self) -> SessionEnd:
         failures = 0
@@ -206,7 +198,9 @@ class HolderSession:
         return decode_manifest(manifest, self._download.content_id)
 
     async def _have(self, channel: grpc.aio.Channel, manifest: Manifest) -> int | None:
-        request = transfer_pb2.HaveRequest(content_id=self._download.content_id)
+        request = transfer_pb2.HaveRequest(
+            content_id=self._download.content_id, spreads=self._download.spreads
+        )
         message = await self._call(channel, HAVE_METHOD, request.SerializeToString())
         try:
             reply = transfer_pb2.HaveReply.FromString(message)
@@ -227,11 +221,11 @@ class HolderSession:
         self._end = None
         if not swarm.holder_added(self._peer_id, have, now=loop.time()):
             return SessionEnd.BAD if self._peer_id in swarm.banned else SessionEnd.GONE
+        self._serves = True
         self._download.pump()
         polling = None
         try:
-            if have is not None:
-                polling = asyncio.create_task(self._poll(channel, manifest))
+            polling = asyncio.create_task(self._poll(channel, manifest, is_whole=have is None))
             while True:
                 # The stream opens with the first ask: an idle one would hold an upload slot.
                 error = await self._stream(channel, await self._asks.get(), manifest)
@@ -243,6 +237,7 @@ class HolderSession:
         finally:
             if polling is not None:
                 polling.cancel()
+            self._serves = False
             swarm.holder_failed(self._peer_id)
             self._download.pump()
 
@@ -258,10 +253,18 @@ class HolderSession:
         self._download.pump()
         return True
 
-    async def _poll(self, channel: grpc.aio.Channel, manifest: Manifest) -> None:
-        """Keep asking a partial holder what it has by now."""
+    async def _poll(self, channel: grpc.aio.Channel, manifest: Manifest, *, is_whole: bool) -> None:
+        """Keep asking a partial holder what it has by now, a whole one when it held back."""
         while True:
-            await asyncio.sleep(self._config.have_interval_s)
+            if is_whole and not self._download.may_spread:
+                return  # what it lacks all the same, it lacks for good
+            if is_whole:
+                await self._withheld.wait()
+            pause_s = have_pause_s(self._download.swarm, self._peer_id, self._config)
+            if self._withheld.is_set():
+                pause_s = min(pause_s, self._config.have_hungry_s)
+            self._withheld.clear()
+            await asyncio.sleep(pause_s)
             try:
                 have = await self._have(channel, manifest)
             except (grpc.aio.AioRpcError, BadManifest):
@@ -269,8 +272,8 @@ class HolderSession:
                 continue
             self._download.swarm.holder_has(self._peer_id, have)
             self._download.pump()
-            if have is None:
-                return
+            # One that gives everything for now, since nobody else can be asked, is asked again.
+            is_whole = have is None and self._download.spreads
 
     async def _stream(
         self, channel: grpc.aio.Channel, first: int, manifest: Manifest
@@ -329,6 +332,7 @@ class HolderSession:
             if frame.status is FrameStatus.MISSING:
                 del self._assemblies[frame.request]
                 self._download.swarm.chunk_missing(self._peer_id, assembly.chunk)
+                self._withheld.set()
                 self._download.pump()
                 continue
             assembly.pieces.append(frame.data)
@@ -408,6 +412,14 @@ class HolderSession:
     def _forget_asks(self) -> None:
         while not self._asks.empty():
             self._asks.get_nowait()
+
+
+def have_pause_s(swarm: Swarm, holder: bytes, config: SessionConfig) -> float:
+    """Return after how long a holder is asked again what it has."""
+    share_s = config.have_share_s * swarm.partial_holders
+    if swarm.is_useful(holder):
+        return max(config.have_interval_s, 2 * share_s)
+    return max(min(config.have_interval_s, config.have_hungry_s), share_s)
 
 
 def _end_of(error: grpc.aio.AioRpcError) -> SessionEnd:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.bitmap import full_bitmap
+from transfer.candidates import Holder
 from transfer.download import Download, DownloadResult, Progress
 from transfer.errors import BadManifest, SourceChanged, TimedOut, TransferError
 from transfer.hashing import Fingerprint
@@ -25,7 +26,7 @@ from transfer.manifest import (
     digest_of,
 )
 from transfer.scheduler import Swarm
-from transfer.session import Holder, HolderSession
+from transfer.session import HolderSession
 from transfer.sources import PackSource, Source
 from transfer.threads import run_to_end
 from transfer.tree import Tree, decode_tree
@@ -74,6 +75,11 @@ class TreeDownload(Download):
             files_done=self._files_done,
             files=files,
         )
+
+    @property
+    def may_spread(self) -> bool:
+        """Units are asked of all holders alike."""
+        return False
 
     def source(self) -> Source | None:
         """Return the listing with what of the units is fetched; None before the first."""

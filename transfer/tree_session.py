@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from protos import transfer_pb2
 from transfer.bitmap import decode_bitmap
+from transfer.candidates import Holder, SessionEnd
 from transfer.errors import BadManifest
 from transfer.manifest import Manifest, decode_manifest
 from transfer.session import (
@@ -23,10 +24,8 @@ from transfer.session import (
     HAVE_METHOD,
     Connect,
     DownloadSide,
-    Holder,
     HolderSession,
     SessionConfig,
-    SessionEnd,
 )
 from transfer.tree_plan import Content, Plan
 from transfer.wire import (

@@ -18,9 +18,9 @@ from identity.address import Address
 from peer.database import Database
 from peer.parts import PartJournal
 from tests.transfer.peers import each, running_peer
+from transfer.candidates import Holder
 from transfer.download import Download, DownloadConfig
 from transfer.scheduler import SwarmConfig
-from transfer.session import Holder
 
 
 async def fetch(order: dict[str, Any]) -> None:

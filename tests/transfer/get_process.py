@@ -9,8 +9,8 @@ from pathlib import Path
 
 from identity.address import Address
 from tests.transfer.peers import MemoryJournal, each, running_peer
+from transfer.candidates import Holder
 from transfer.download import Download
-from transfer.session import Holder
 
 
 async def main(peer_id: str, port: str, content_id: str, target: str) -> None:

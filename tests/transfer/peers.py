@@ -17,12 +17,13 @@ from identity.tls import make_tls
 from rpc.caller import caller_of
 from rpc.channels import ChannelPool
 from rpc.listener import RpcListener
+from transfer.candidates import Holder
 from transfer.download import Download, DownloadConfig, DownloadResult, JournalEntry
 from transfer.hashing import hash_file
 from transfer.manifest import Manifest
 from transfer.push import Inbox
 from transfer.service import ServiceConfig, TransferService, UploadObserver
-from transfer.session import Holder, SessionConfig
+from transfer.session import SessionConfig
 from transfer.sources import PackSource, Source
 
 NETWORK = Network("transfer-tests", bytes(32))

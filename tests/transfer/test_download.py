@@ -18,6 +18,7 @@ from tests.transfer.peers import (
     random_bytes,
     running_peer,
 )
+from transfer.candidates import Holder
 from transfer.download import Download, DownloadConfig, Progress
 from transfer.errors import (
     NoHolders,
@@ -28,7 +29,6 @@ from transfer.session import (
     DESCRIBE_METHOD,
     FETCH_METHOD,
     FetchCall,
-    Holder,
 )
 from transfer.wire import FetchRequest, encode_fetch_request
 

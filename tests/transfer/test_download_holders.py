@@ -16,6 +16,7 @@ from tests.transfer.peers import (
     random_bytes,
     running_peer,
 )
+from transfer.candidates import Holder
 from transfer.download import Download, DownloadConfig, DownloadResult, Progress
 from transfer.errors import (
     BadContent,
@@ -27,7 +28,6 @@ from transfer.service import ServiceConfig
 from transfer.session import (
     DESCRIBE_METHOD,
     HAVE_METHOD,
-    Holder,
 )
 
 
