@@ -87,7 +87,7 @@ class SwarmConfig:
     """So many chunks may come twice, and"""
     vain_share: float = 0.01
     """this part of those that are there; then a second holder is asked only when"""
-    late_silent_s: float = 4.0
+    late_silent_s: float = 1.0
     """the first one has sent nothing for so long, and for four times what the slowest needs for a
     chunk; four times as long with each chunk that comes twice all the same: that one is slow."""
     late_silent_max_s: float = 60.0
@@ -349,7 +349,7 @@ class Swarm:
             if silent_s < least_silent_s:
                 continue
             for position, chunk in enumerate(other.asked, start=1):
-                if chunk in holder.asked or not holder.have >> chunk & 1:
+                if chunk in holder.asked or not holder.have & self._missing & 1 << chunk:
                     continue
                 expected_s = position * other.chunk_s
                 yield chunk, max(expected_s - silent_s, silent_s if silent_s > expected_s else 0.0)

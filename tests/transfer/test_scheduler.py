@@ -134,6 +134,44 @@ def test_late_chunk_is_asked_of_a_second_holder_and_counts_once() -> None:
     assert not state.chunk_verified(A, late, now=3.2)
 
 
+def test_chunk_that_came_from_the_second_is_not_asked_for_again_while_the_first_owes_it() -> None:
+    state = swarm(4)
+    state.holder_added(A, None, now=0.0)
+    state.holder_added(B, None, now=0.0)
+    first, _ = requests(state, 0.0)
+    for request in first:
+        if request.holder == B:
+            state.chunk_verified(B, request.chunk, now=0.1)
+    owed = {request.chunk for request in first if request.holder == A}
+    now, asked_again = 0.1, []
+    while not isinstance(state.next(now=now), Done):
+        now += 0.3
+        late, _ = requests(state, now)
+        asked_again += [request.chunk for request in late]
+        for request in late:
+            state.chunk_verified(B, request.chunk, now=now)
+        assert now < 20
+    assert sorted(asked_again) == sorted(owed)
+
+
+def test_no_more_chunks_come_twice_than_allowed_while_all_holders_are_slow() -> None:
+    state = swarm(200)
+    holders = [bytes([number]) for number in range(6)]
+    for holder in holders:
+        state.holder_added(holder, None, now=0.0)
+    chaos, now, twice, flying = random.Random(3), 0.0, 0, []
+    while not isinstance(command := state.next(now=now), Done):
+        if isinstance(command, Request):
+            flying.append((now + chaos.expovariate(0.5), command.holder, command.chunk))
+            continue
+        now += 0.05
+        for arrival in sorted(each for each in flying if each[0] <= now):
+            flying.remove(arrival)
+            twice += not state.chunk_verified(arrival[1], arrival[2], now=now)
+        state.check()
+    assert twice + len(flying) <= 0.05 * 200
+
+
 def test_failed_holder_gives_its_chunks_back_and_may_return() -> None:
     state = swarm(1)
     state.holder_added(A, None, now=0.0)
