@@ -210,12 +210,14 @@ class MailboxStore:
             host = await self._finder.locate(host_id)
             if host is None:
                 return False  # the caretaker tells it later
+            dropped = knows = True
             async with self._calls:
                 try:
                     dropped = await self._client.cancel(host, manifest.delivery_id)
                 except UnknownDelivery:
-                    dropped = False
-            await self._placements.forget(manifest.delivery_id, host_id)
+                    dropped = knows = False
+            if dropped or not knows:  # else it may have the receipt
+                await self._placements.forget(manifest.delivery_id, host_id)
             return dropped
 
         hosts = await self._placements.hosts_of(manifest.delivery_id)

@@ -4,7 +4,9 @@ A backend's test module subclasses `StoreContract` and gives a fixture `bed` (se
 class is not collected here; tests/queueing/test_broken_store.py proves that it can fail.
 """
 
+import asyncio
 import contextlib
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import pytest
@@ -40,9 +42,21 @@ class StoreBed(Protocol):
     """A delivery can be taken back."""
     full_at_bytes: int | None
     """A sender's room; None when the backend has no such limit here."""
+    errors: frozenset[type[QueueError]]
+    """What else a deposit meets at this backend, besides Expired, BadEnvelope and MailboxFull."""
 
     async def store_of(self, identity: Identity) -> PendingStore:
         """Return the store as this peer uses it."""
+        ...
+
+    async def second_store_of(self, identity: Identity) -> PendingStore:
+        """Return another store of the same peer, as a second process would have."""
+        ...
+
+    def failing(
+        self, error: type[QueueError], identity: Identity
+    ) -> AbstractAsyncContextManager[tuple[PendingStore, int]]:
+        """Yield a store that must refuse with one of `errors`, and the size that it refuses."""
         ...
 
     async def crash(self) -> None:
@@ -129,6 +143,47 @@ class StoreContract:
         (delivery,) = await collect_all(await bed.store_of(bob), bob)
         assert await read_content(delivery, bob) == content
 
+    async def test_a_crash_in_the_midst_of_a_deposit_hands_out_nothing_and_loses_nothing(
+        self, bed, alice, bob
+    ) -> None:
+        content = content_of(THREE_CHUNKS)
+        manifest, source = _seal(bed, alice, bob, content)
+        broken = MemorySource(source.chunks, break_after=2)
+        with contextlib.suppress(QueueError):
+            await (await bed.store_of(alice)).deposit(manifest, broken)
+        await bed.crash()
+        assert await collect_all(await bed.store_of(bob), bob) == []
+        await (await bed.store_of(alice)).deposit(manifest, source)
+        (delivery,) = await collect_all(await bed.store_of(bob), bob)
+        assert await read_content(delivery, bob) == content
+
+    async def test_two_collectors_at_once_take_everything_and_leave_nothing(
+        self, bed, alice, bob
+    ) -> None:
+        contents = {
+            (await _deposit(bed, alice, bob, b"%d" % n)).delivery_id: b"%d" % n for n in range(5)
+        }
+        stores = await bed.store_of(bob), await bed.second_store_of(bob)
+        first, second = await asyncio.gather(*(_take_all(store, bob) for store in stores))
+        assert first | second == contents, "each delivery came whole to at least one"
+        for store in stores:
+            assert await collect_all(store, bob) == []
+        found = await _receipts(await bed.store_of(alice), alice, list(contents), len(contents))
+        assert len(found) >= len(contents)
+
+    async def test_each_failure_is_an_error_of_the_interface_and_harms_nothing(
+        self, bed, alice, bob
+    ) -> None:
+        kept = await _deposit(bed, alice, bob, b"kept")
+        for error in sorted(bed.errors, key=lambda each: each.__name__):
+            async with bed.failing(error, alice) as (store, size):
+                manifest, source = _seal(bed, alice, bob, content_of(size))
+                with pytest.raises(error) as raised:
+                    await store.deposit(manifest, source)
+                assert raised.type is error
+        (delivery,) = await collect_all(await bed.store_of(bob), bob)
+        assert delivery.manifest == kept
+
     async def test_an_expired_delivery_is_not_handed_out(self, bed, alice, bob) -> None:
         manifest = await _deposit(bed, alice, bob, b"content", lifetime_ms=1500)
         await bed.pass_time(manifest.expires_ms)
@@ -157,6 +212,15 @@ class StoreContract:
         assert not await store.cancel(cancelled)
         (delivery,) = await collect_all(await bed.store_of(bob), bob)
         assert delivery.manifest == kept
+
+    async def test_a_cancel_that_comes_too_late_changes_nothing(self, bed, alice, bob) -> None:
+        manifest = await _deposit(bed, alice, bob, b"content")
+        (delivery,) = await collect_all(await bed.store_of(bob), bob)
+        receipt = receipt_for(bob, manifest)
+        await delivery.ack(receipt)
+        sender_store = await bed.store_of(alice)
+        await sender_store.cancel(manifest)
+        assert await _receipts(sender_store, alice, [manifest.delivery_id]) == [receipt]
 
     async def test_a_full_store_says_so_and_keeps_what_it_has(self, bed, alice, bob) -> None:
         if bed.full_at_bytes is None:
@@ -270,10 +334,21 @@ async def _deposit(bed, alice, bob, content, **options):
     return manifest
 
 
-async def _receipts(store, alice, ids):
+async def _receipts(store, alice, ids, count=1):
     found = []
     for _try in range(50):  # a broker may need a moment to route one
         found += await store.receipts(alice.peer_id, ids)
-        if found:
+        if len(set(found)) >= count:
             break
     return list(dict.fromkeys(found))
+
+
+async def _take_all(store, bob):
+    """Take what waits, as one of several collectors: what another took first is passed over."""
+    taken = {}
+    async for delivery in store.collect(bob.peer_id):
+        with contextlib.suppress(QueueError):
+            content = await read_content(delivery, bob)
+            await delivery.ack(receipt_for(bob, delivery.manifest))
+            taken[delivery.manifest.delivery_id] = content
+    return taken

@@ -5,13 +5,15 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from console.stage import free_port
 from identity.address import Address
 from identity.keys import Identity, parse_peer_id
 from identity.tls import make_tls
+from queueing.errors import NoMailbox, QueueError, TooLarge, Unavailable
 from queueing.journal import Journal
 from queueing.mailbox_client import Host
 from queueing.mailbox_store import MailboxStore, MailboxStoreConfig
@@ -20,6 +22,7 @@ from tests.queueing.letters import NETWORK, NETWORK_ID
 
 SCRIPT = Path(__file__).with_name("mailbox_host.py")
 SENDER_LIMIT_BYTES = 8 * 1024 * 1024
+DELIVERY_BYTES_MAX = 9 * 1024 * 1024
 
 
 def wall_ms() -> int:
@@ -38,7 +41,7 @@ class HostProcess:
 
     def start(self) -> None:
         """Start the process; `wait_ready` returns when it serves."""
-        arguments = [self.folder, self.seed, self.port, SENDER_LIMIT_BYTES]
+        arguments = [self.folder, self.seed, self.port, SENDER_LIMIT_BYTES, DELIVERY_BYTES_MAX]
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPT), *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -92,11 +95,27 @@ class MailboxBed:
     checks_deposits = True
     cancels = True
     full_at_bytes: int | None = SENDER_LIMIT_BYTES
+    errors = frozenset({NoMailbox, TooLarge, Unavailable})
 
     async def store_of(self, identity: Identity) -> MailboxStore:
         if identity.peer_id not in self.stores:
             self.stores[identity.peer_id] = await self.new_store(identity, self.hosts)
         return self.stores[identity.peer_id]
+
+    async def second_store_of(self, identity: Identity) -> MailboxStore:
+        return await self.new_store(identity, self.hosts)
+
+    @contextlib.asynccontextmanager
+    async def failing(
+        self, error: type[QueueError], identity: Identity
+    ) -> AsyncIterator[tuple[MailboxStore, int]]:
+        if error is NoMailbox:
+            yield await self.new_store(identity, []), 1000
+        elif error is TooLarge:
+            yield await self.store_of(identity), DELIVERY_BYTES_MAX
+        else:
+            nobody = HostProcess(self.folder, "nobody", free_port(), bytes(20))
+            yield await self.new_store(identity, [nobody]), 1000
 
     async def new_store(
         self,

@@ -1,7 +1,7 @@
 """A mailbox host in a process of its own: listener, service and spool, as a peer wires them.
 
-Run: python mailbox_host.py FOLDER SEED PORT SENDER_LIMIT_BYTES. Prints "PEER_ID PORT" when ready;
-ends when its stdin closes. It serves Nudge and Return too, and writes what it heard to FOLDER.
+Run: python mailbox_host.py FOLDER SEED PORT SENDER_LIMIT_BYTES DELIVERY_BYTES_MAX. Prints
+"PEER_ID PORT" when ready; ends when its stdin closes. It serves Nudge and Return too.
 """
 
 import asyncio
@@ -29,11 +29,15 @@ async def nothing_of_ours(_receipt: bytes) -> bool:
     return False
 
 
-async def main(folder: Path, seed: str, port: int, sender_limit_bytes: int) -> None:
+async def main(
+    folder: Path, seed: str, port: int, sender_limit_bytes: int, delivery_bytes_max: int
+) -> None:
     own = identity(seed)
     spool = await Spool.open(
         folder, NETWORK_ID, wall_ms=wall_ms,
-        config=SpoolConfig(sender_limit_bytes=sender_limit_bytes),
+        config=SpoolConfig(
+            sender_limit_bytes=sender_limit_bytes, delivery_bytes_max=delivery_bytes_max
+        ),
     )  # fmt: skip
     hooks = MailboxHooks(
         accepts=lambda _sender, _recipient: True,
@@ -55,4 +59,4 @@ async def main(folder: Path, seed: str, port: int, sender_limit_bytes: int) -> N
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])))

@@ -39,9 +39,16 @@ class ToyBed:
     checks_deposits = True
     cancels = True
     full_at_bytes: int | None = LIMIT_BYTES
+    errors = frozenset()
 
     async def store_of(self, _identity) -> "ToyStore":
         return ToyStore(self)
+
+    async def second_store_of(self, _identity) -> "ToyStore":
+        return ToyStore(self)
+
+    def failing(self, error, _identity):
+        raise AssertionError(f"it never raises {error}")
 
     async def crash(self) -> None:
         self.disk = copy.copy(self.synced)

@@ -11,7 +11,7 @@ import pytest
 
 from identity.keys import Identity
 from queueing.envelope import open_chunk, open_letter
-from queueing.errors import Expired, MailboxFull, NotPermitted, Unavailable
+from queueing.errors import Expired, MailboxFull, NotPermitted, QueueError, Unavailable
 from queueing.rabbitmq import RabbitStore, reachable
 from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_link import BrokerLink
@@ -47,6 +47,7 @@ class RabbitBed:
     checks_deposits = True
     cancels = True
     full_at_bytes = None
+    errors = frozenset({Unavailable})
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
@@ -60,6 +61,26 @@ class RabbitBed:
                 parse_amqp_url(self.url), NETWORK_ID, folder, identity=identity
             )
         return self.stores[identity.peer_id]
+
+    async def second_store_of(self, identity: Identity) -> RabbitStore:
+        second = RabbitStore(
+            parse_amqp_url(self.url),
+            NETWORK_ID,
+            self.folder / f"{identity.peer_id.hex()}-second",
+            identity=identity,
+        )
+        self.stores[b"second of " + identity.peer_id] = second
+        return second
+
+    @contextlib.asynccontextmanager
+    async def failing(
+        self, _error: type[QueueError], identity: Identity
+    ) -> AsyncIterator[tuple[RabbitStore, int]]:
+        (port,) = free_ports(1)
+        url = parse_amqp_url(f"amqp://127.0.0.1:{port}/")
+        store = RabbitStore(url, NETWORK_ID, self.folder / "cut off", identity=identity)
+        yield store, 1000
+        await store.close()
 
     async def crash(self) -> None:
         """Lose all connections and journals; test_rabbitmq_failures.py kills the broker itself."""

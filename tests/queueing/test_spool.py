@@ -1,12 +1,13 @@
 """The spool keeps the contract, and what only a spool promises."""
 
+import contextlib
 import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from queueing.errors import BadEnvelope, BadReceipt, MailboxFull, TooLarge
+from queueing.errors import BadEnvelope, BadReceipt, MailboxFull, StorageFailed, TooLarge
 from queueing.receipt import Outcome
 from queueing.spool import Spool
 from queueing.spool_index import SpoolConfig
@@ -26,7 +27,7 @@ from tests.queueing.letters import (
 
 MIB = 1024 * 1024
 START_MS = 1_800_000_000_000
-SMALL = SpoolConfig(sender_limit_bytes=4 * MIB)
+SMALL = SpoolConfig(sender_limit_bytes=4 * MIB, delivery_bytes_max=6 * MIB)
 
 
 class SpoolBed:
@@ -36,6 +37,7 @@ class SpoolBed:
     checks_deposits = True
     cancels = True
     full_at_bytes = 4 * MIB
+    errors = frozenset({TooLarge, StorageFailed})
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,6 +50,20 @@ class SpoolBed:
                 self.folder, NETWORK_ID, wall_ms=lambda: self.wall_ms, config=SMALL
             )
         return self.spool
+
+    async def second_store_of(self, identity) -> Spool:
+        return await self.store_of(identity)  # a folder is one process's alone
+
+    @contextlib.asynccontextmanager
+    async def failing(self, error, identity) -> AsyncIterator[tuple[Spool, int]]:
+        spool = await self.store_of(identity)
+        if error is TooLarge:
+            yield spool, SMALL.delivery_bytes_max
+            return
+        sealed = self.folder / "sealed"
+        sealed.rename(self.folder / "away")
+        yield spool, 1000
+        (self.folder / "away").rename(sealed)
 
     async def crash(self) -> None:
         """Leave everything as it lies on disk and open it anew."""
