@@ -69,7 +69,13 @@ def shoal(context: click.Context) -> None:
 
 @shoal.command()
 @runs_a_peer(NETWORK, address=ADDRESS, listen=LISTEN, advertised=ADVERTISED)
-@click.option("--share", "shares", type=PATH, multiple=True, help="A file to share from the start.")
+@click.option(
+    "--share",
+    "shares",
+    type=PATH,
+    multiple=True,
+    help="A file to share, or a folder whose files are shared as they come, change and go.",
+)
 @click.option("--no-mailbox", is_flag=True, help="Keep no mail for others.")
 @pass_settings
 def join(settings: Settings, /, **given: Any) -> int:

@@ -96,6 +96,13 @@ class Catalog:
         """Return what is offered under a name."""
         return next(iter(self._shares("WHERE name = ?", name)), None)
 
+    def shares_at(self, paths: Sequence[str]) -> list[Share]:
+        """Return what is offered of these files, under whatever names."""
+        found: list[Share] = []
+        for path in paths:
+            found += self._shares("WHERE path = ?", path)
+        return found
+
     def shares(self) -> list[Share]:
         """Return all that is offered, by name."""
         return self._shares("ORDER BY name")

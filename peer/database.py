@@ -97,6 +97,20 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX tree_file_by_content ON tree_file (content_id);
     """,
+    """
+    CREATE TABLE watched (
+        path TEXT PRIMARY KEY,
+        folder TEXT NOT NULL,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX watched_by_folder ON watched (folder, path);
+    CREATE INDEX share_by_path ON share (path);
+    """,
 )
 
 

@@ -18,7 +18,6 @@ from dht.node import bulk_handler
 from dht.reachability import Reach
 from dht.records import Payload, PeerPayload
 from identity.address import Address
-from identity.errors import ShoalError
 from identity.keys import short_peer_id, show_peer_id
 from identity.network import BootstrapNode
 from peer.addresses import DEFAULT_LISTEN, advertised_addresses, bind_one_port
@@ -29,7 +28,7 @@ from peer.config import Config, load_config
 from peer.control import ControlServer
 from peer.core import Core
 from peer.errors import NotFound
-from peer.failures import ExitCode, failure_of
+from peer.failures import ExitCode
 from peer.fetching import Fetching
 from peer.home import Home
 from peer.inbox import Inbox
@@ -37,6 +36,7 @@ from peer.joining import join_network
 from peer.lag import LoopLag
 from peer.mail import Mail
 from peer.networks import Choice, choose_network, invite_for, remember
+from peer.offering import Offering, check_shares
 from peer.operator import serving_operator
 from peer.options import AloneOptions, JoinOptions, Observer
 from peer.presence import Presence
@@ -52,7 +52,7 @@ from peer.roles import (
 )
 from peer.sending import Sending
 from peer.serving import Acceptance, Offered
-from peer.sharing import Sharing, check_source
+from peer.sharing import Sharing
 from peer.status import status_view
 from peer.traffic import Traffic
 from peer.views import Snapshot, StatusView
@@ -87,8 +87,7 @@ async def run_peer(options: JoinOptions, observer: Observer) -> int:
     home = Home(options.home)
     with home.lock():
         config = config_of_role(load_config(home.config_path), options)
-        for path in options.shares:
-            check_source(path)
+        check_shares(options.shares, home)
         choice = choose_network(
             home,
             invite=options.invite,
@@ -180,6 +179,7 @@ class Peer:
         self.core = Core.of_peer(home, config, choice.file, nickname, records)
         self.presence = Presence(self.core)
         self.sharing = Sharing(self.core)
+        self.offering = Offering(self.core, self.sharing, options.shares, observer.note)
         self.fetching = Fetching(self.core)
         self.traffic = Traffic(self.core, self.fetching)
 
@@ -341,7 +341,7 @@ class Peer:
                 group.create_task(self._mail.run()),
                 group.create_task(self.core.dht.watch()),
                 group.create_task(self._lag.run()),
-                group.create_task(self._offer_shares()),
+                group.create_task(self.offering.run()),
                 group.create_task(self._warn_of_silent_queue()),
                 group.create_task(self._refresh_own_record()),
                 group.create_task(self._refresh_presence()),
@@ -365,22 +365,6 @@ class Peer:
         if self._mail is not None:
             await self._mail.close()
         await self.core.close()
-
-    async def _offer_shares(self) -> None:
-        try:
-            for line in await self.sharing.resume():
-                self._observer.note(line, "`shoal put` shares it anew")
-        except ShoalError as error:
-            failure = failure_of(error)
-            self._observer.note(f"not all is shared: {failure.message}", failure.hint)
-        for path in self._options.shares:
-            try:
-                published = await self.sharing.put(path, None)
-            except ShoalError as error:
-                failure = failure_of(error)
-                self._observer.note(f"not shared: {failure.message}", failure.hint)
-            else:
-                _log.info("shared %r on %d peers", published.share.name, published.stored_on)
 
     async def _warn_of_silent_queue(self) -> None:
         """Tell at the start that the broker cannot be used: else only a delivery would show it."""
@@ -462,6 +446,7 @@ class Peer:
             nickname=nickname_of(self._options, self.core.config),
             address=str(self._addresses[0]) if self._addresses else "",
             uptime_s=time.monotonic() - self._started_at,
+            watched_waiting=sum(watch.waiting for watch in self.offering.watches),
         )
 
     async def mail_usage(self) -> Usage | None:

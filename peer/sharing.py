@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import stat
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from dht.node import Confirmed, PublishReport
@@ -25,6 +25,7 @@ from peer.errors import BadInput, NotFound
 from peer.piped import sweep
 from peer.tree_catalog import TreeCatalog
 from peer.trees import Trees
+from peer.watched import Watched
 from transfer.hashing import Fingerprint, HashedFile, hash_file
 from transfer.manifest import show_content_id
 from transfer.names import check_name
@@ -68,6 +69,7 @@ class Sharing:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._addresses: tuple[Address, ...] = ()
+        self._watched = Watched(core.database)
         self._is_closed = False
         self.trees = Trees(core.catalog, TreeCatalog(core.database, core.home.path / "trees"))
 
@@ -115,7 +117,9 @@ class Sharing:
         [published] = await self.offer_all([await self.trees.share_of(root, name, hashed)])
         return published
 
-    async def offer_all(self, shares: Sequence[Share]) -> list[Published]:
+    async def offer_all(
+        self, shares: Sequence[Share], *, read_back: bool = True
+    ) -> list[Published]:
         """Offer files of distinct names, and publish their records together."""
         self._check_open()
         former = [self._core.catalog.share(share.name) for share in shares]
@@ -141,7 +145,9 @@ class Sharing:
             for share in shares:
                 self._core.catalog.remove_share(share)
             raise
-        confirmed = await self._read_back(flat, report)
+        confirmed: Sequence[Confirmed | None] = [None] * len(flat)
+        if read_back:
+            confirmed = await self._read_back(flat, report)
         published: list[Published] = []
         place = 0
         for share, before, some in zip(shares, replaced, payloads, strict=True):
@@ -181,6 +187,7 @@ class Sharing:
             raise NotFound(
                 f"{name!r} is not shared here", hint="`shoal shares` lists what is offered"
             )
+        self._watched.unshare(share.path)
         await self._drop(share)
         return share
 
@@ -191,11 +198,28 @@ class Sharing:
                 hint="share from a peer of your own: shoal join",
             )
 
-    async def resume(self) -> list[str]:
+    async def drop_all(self, shares: Sequence[Share]) -> int:
+        """Stop offering shares and withdraw their records; return how many.
+
+        One whose name was put anew meanwhile stays.
+        """
+        dropped = [share for share in shares if self._core.catalog.remove_share(share)]
+        payloads: list[Payload] = []
+        for share in dropped:
+            self._discard_piped(share)
+            payloads += self._payloads_to_withdraw(share)
+        if payloads:
+            await self._core.dht.withdraw(payloads)
+        if any(share.is_folder for share in dropped):
+            await self.trees.sweep()
+        return len(dropped)
+
+    async def resume(self, *, watched: Collection[str] = ()) -> list[str]:
         """After a start: drop shares whose file changed or went, plan the records of the rest.
 
-        Returns a line for each share that was dropped. What the schedule says is not due yet is
-        not sent again; what is due goes out in the background.
+        The paths of `watched` are not looked at: whoever watches them does. Returns a line for each
+        share that was dropped. What the schedule says is not due yet is not sent again; what is due
+        goes out in the background.
         """
         dropped: list[str] = []
         kept: list[Share] = []
@@ -203,7 +227,8 @@ class Sharing:
         sweep(self._core.home, {share.path for share in shares})
         for start in range(0, len(shares), LOOK_MAX):
             some = shares[start : start + LOOK_MAX]
-            for share, looked in zip(some, await asyncio.to_thread(_look, some), strict=True):
+            reasons = await asyncio.to_thread(_look, some, watched)
+            for share, looked in zip(some, reasons, strict=True):
                 reason = looked
                 if reason is None and share.is_folder:
                     reason = await self.trees.why_changed(share)
@@ -244,13 +269,7 @@ class Sharing:
 
     async def _drop(self, share: Share) -> bool:
         """Stop offering a share; False when its name was put anew meanwhile and so stays."""
-        if not self._core.catalog.remove_share(share):
-            return False
-        self._discard_piped(share)
-        await self._core.dht.withdraw(self._payloads_to_withdraw(share))
-        if share.is_folder:
-            await self.trees.sweep()
-        return True
+        return await self.drop_all([share]) == 1
 
     def _discard_piped(self, share: Share | None) -> None:
         """Delete what came on stdin and is shared no longer: it was nowhere else."""
@@ -298,8 +317,8 @@ def check_source(path: Path) -> None:
         raise BadInput(f"{path} is neither a regular file nor a folder")
 
 
-def _look(shares: Sequence[Share]) -> list[str | None]:
-    return [why_changed(share) for share in shares]
+def _look(shares: Sequence[Share], watched: Collection[str]) -> list[str | None]:
+    return [None if str(share.path) in watched else why_changed(share) for share in shares]
 
 
 def why_changed(share: Share) -> str | None:

@@ -16,6 +16,7 @@ from peer.lag import LoopLag
 from peer.mail import Mail
 from peer.version import VERSION
 from peer.views import PeerState, PeerView, StatusView
+from peer.watched import Watched
 
 TRAFFIC = frozenset(
     {
@@ -44,6 +45,7 @@ def status_view(
     nickname: str,
     address: str,
     uptime_s: float,
+    watched_waiting: int = 0,
 ) -> StatusView:
     """Put together how this peer does."""
     counters = core.dht.counters() | ({} if mail is None else mail.counters())
@@ -67,6 +69,8 @@ def status_view(
         traffic={name: count for name, count in counters.items() if name in TRAFFIC},
         loop_lag_ms_max=_ms(lag.max_s) or 0.0,
         loop_stalls=lag.stalls,
+        watched_files=Watched(core.database).count(),
+        watched_waiting=watched_waiting,
         **dht_figures(core.dht),
     )
 

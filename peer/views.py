@@ -187,6 +187,10 @@ class StatusView:
     mailboxes the audits passed, failed and unanswered."""
     hosts_noted: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Hosts that broke a promise and get no mail at present, by id, and which."""
+    watched_files: int = 0
+    """Shared files of watched folders."""
+    watched_waiting: int = 0
+    """Files there that are new, changed or gone, and not dealt with yet."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
