@@ -6,10 +6,12 @@ acknowledgements signed over message id, digests and verdicts.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
+import msgspec
 
 from dht import wire
 from dht.acks import Receipt
@@ -17,6 +19,7 @@ from dht.calling import Caller
 from dht.desk import RecordDesk
 from dht.errors import BadAnswer, BusyStorer, NoAnswer
 from dht.intake import Intake
+from dht.limits import RequestLimits
 from dht.lookup import Candidate
 from dht.records import RECORD_BYTES_MAX, Record, encode_record
 from dht.words import WORD_BYTES_MAX
@@ -31,6 +34,8 @@ BULK_RECORDS_MAX = 1_000
 """Records in one message either way, about a megabyte at most."""
 FIND_RECORDS_MAX = 10_000
 """Records that one call may ask for."""
+DATAGRAM_RECORDS = 4
+"""Records of the usual size that an answer over UDP has room for."""
 CALL_TIMEOUT_S = 15.0
 KEY_BYTES = 20
 
@@ -44,10 +49,22 @@ class Connect(Protocol):
 class BulkService:
     """Serve finds and stores from a record desk."""
 
-    def __init__(self, desk: RecordDesk, intake: Intake, network: Network) -> None:
+    def __init__(
+        self,
+        desk: RecordDesk,
+        intake: Intake,
+        limits: RequestLimits,
+        network: Network,
+        *,
+        clock: Callable[[], float],
+        drops: Counter[str],
+    ) -> None:
         self._desk = desk
         self._intake = intake
+        self._limits = limits
         self._network = network
+        self._clock = clock
+        self._drops = drops
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the generic handler to add to the listener."""
@@ -82,24 +99,30 @@ class BulkService:
             or len(request.prefix) > WORD_BYTES_MAX
         ):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed request")
+        source = _block_of(context.peer()) or caller_of(context, self._network).peer_id
         left = min(request.records_max or FIND_RECORDS_MAX, FIND_RECORDS_MAX)
-        cursor = request.cursor
+        body = wire.FindRecords(
+            request.key,
+            tuple(request.kinds),
+            tuple(request.words),
+            request.cursor,
+            withdrawn=request.withdrawn,
+            prefix=request.prefix,
+        )
+        size_bytes = request.ByteSize()
         while left > 0:
-            records, cursor = self._desk.bulk_page(
-                wire.FindRecords(
-                    request.key,
-                    tuple(request.kinds),
-                    tuple(request.words),
-                    cursor,
-                    withdrawn=request.withdrawn,
-                    prefix=request.prefix,
-                ),
-                min(left, BULK_RECORDS_MAX),
-            )
+            wanted = min(left, BULK_RECORDS_MAX)
+            answers, now = _datagrams(wanted), self._clock()
+            if not self._limits.answers(source, answers, size_bytes, now=now):
+                self._drops["bulk-rate"] += 1
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many reads; ask later")
+            records, cursor = self._desk.bulk_page(body, wanted)
+            self._limits.give_back(source, answers - _datagrams(len(records)))
             await context.write(dht_pb2.FindRecordsReply(records=records))
             left -= len(records)
             if not cursor:
                 return
+            body, size_bytes = msgspec.structs.replace(body, cursor=cursor), 0
 
     async def _store(
         self,
@@ -206,6 +229,11 @@ class BulkClient:
             return await self._connect(candidate.peer_id, [candidate.address])
         except ShoalError as error:
             raise NoAnswer(str(error)) from error
+
+
+def _datagrams(records: int) -> int:
+    """Tell how many answers over UDP would carry so many records, one at least."""
+    return 1 + records // DATAGRAM_RECORDS
 
 
 def _lines(reply: dht_pb2.StoreRecordsReply) -> tuple[wire.VerdictLine, ...]:

@@ -186,7 +186,15 @@ class Engine:
             on_stored=self._on_stored,
         )
         self.intake = Intake(self.desk, budget, clock=self._clock)
-        self.bulk_service = BulkService(self.desk, self.intake, self.own.network)
+        self.limits = RequestLimits(self.config.limits)
+        self.bulk_service = BulkService(
+            self.desk,
+            self.intake,
+            self.limits,
+            self.own.network,
+            clock=self._clock,
+            drops=self.drops,
+        )
         self.membership = Membership(
             self.table,
             self.own,
@@ -228,13 +236,12 @@ class Engine:
         )
 
     def _build_answerer(self) -> Answerer:
-        config = self.config
         return Answerer(
             self.own,
             self.table,
             self.desk,
             AddressTokens(self.own.entropy(TOKEN_SECRET_BYTES)),
-            RequestLimits(config.limits),
+            self.limits,
             self.dial_back,
             clock=self._clock,
             wall_ms=self.now_ms,

@@ -162,7 +162,8 @@ class DoubleLimit:
 class RequestLimits:
     """What requests of our own calls may cost.
 
-    Inputs: `unproven`, `hello`, `request`. Outputs: True, or False for a flood.
+    Inputs: `unproven`, `hello`, `request`, `answers`, `give_back`. Outputs: True, or False for a
+    flood. What goes over gRPC counts as the datagrams that would carry it.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -187,14 +188,25 @@ class RequestLimits:
 
     def request(self, address: Address, peer_id: bytes, size_bytes: int, *, now: float) -> bool:
         """Tell whether to answer a request with a valid token."""
+        return self.answers(address.block or peer_id, 1, size_bytes, now=now)
+
+    def answers(self, source: str | bytes, count: int, size_bytes: int, *, now: float) -> bool:
+        """Tell whether to give a proven source so many datagrams' worth for its request."""
         limits = self._limits
-        requests, taken_bytes = self._allowances(address.block or peer_id, now)
+        requests, taken_bytes = self._allowances(source, now)
         return (
-            requests.takes(limits.requests, 1.0, now)
-            and self._requests_all.takes(limits.requests_all, 1.0, now)
+            requests.takes(limits.requests, count, now)
+            and self._requests_all.takes(limits.requests_all, count, now)
             and taken_bytes.takes(limits.request_bytes, size_bytes, now)
             and self._bytes_all.takes(limits.request_bytes_all, size_bytes, now)
         )
+
+    def give_back(self, source: str | bytes, count: int) -> None:
+        """Take back what was allowed and not sent."""
+        known = self._sources.get(source)
+        if known is not None:
+            known[0].give_back(self._limits.requests, count)
+            self._requests_all.give_back(self._limits.requests_all, count)
 
     def _allowances(self, source: str | bytes, now: float) -> tuple[Allowance, Allowance]:
         known = self._sources.get(source)

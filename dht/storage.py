@@ -8,11 +8,11 @@ that persists. A record is in one of two states: live or withdrawn (a tombstone)
 the same identity with a higher sequence moves it on, only its expiry removes it.
 
 Invariants (`validate` asserts them): one record an identity; never more than the caps in all, per
-key, per publisher, and per group within a key; no stored record skipped `check_record`, or, for
-those loaded from our own disk, its signature. A group is the public address block of whoever sent
-the record, or its publisher where there is no public block: nobody fills a key alone (S/Kademlia's
-point that ids are free while addresses are not). Replication cannot extend a life: the expiry is
-signed by the owner.
+key, per publisher, per public address block, and per group within a key; no stored record skipped
+`check_record`, or, for those loaded from our own disk, its signature. A group is the public address
+block of whoever sent the record, or its publisher where there is no public block: nobody fills a
+key alone (S/Kademlia's point that ids are free while addresses are not). Replication cannot extend
+a life: the expiry is signed by the owner.
 """
 
 import bisect
@@ -22,6 +22,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
@@ -54,6 +55,8 @@ __all__ = [
     "entry_id_of",
 ]
 
+Name = TypeVar("Name", bytes, str)
+
 ENTRY_ID_BYTES = 20
 # An expiry queue keeps an item for each replaced record; past this slack it is built anew.
 EXPIRY_SLACK_MAX = 1024
@@ -68,6 +71,8 @@ class StorageLimits:
     """Records in all, tombstones included; about 1 KB of memory each."""
     publisher_records_max: int = 25_000
     """Records of one public key."""
+    block_records_max: int = 25_000
+    """Records that came from one public address block, whoever signed them: ids are free."""
     key_records_max: int = 2_048
     """Records under one key."""
     group_divisor: int = 8
@@ -151,6 +156,7 @@ class RecordStore:
         self._limits = limits or StorageLimits()
         self._shelves: dict[bytes, _Shelf] = {}
         self._publishers: collections.Counter[bytes] = collections.Counter()
+        self._blocks: collections.Counter[str] = collections.Counter()
         self._expiries: list[tuple[int, bytes, bytes]] = []
         self._count = 0
         self._saved: dict[bytes, bytes] = {}
@@ -233,7 +239,7 @@ class RecordStore:
         payload = inspect_record(record, self._network_id, now_ms=now_ms)
         if held is None:
             group = _group_of(record, source_block)
-            if self._is_full(record):
+            if self._is_full(record, source_block):
                 return Stored(Verdict.FULL)
             if self._is_key_full(record.key, group):
                 return Stored(self._refuse_for_room(record, payload, now_ms))
@@ -248,18 +254,22 @@ class RecordStore:
         shelf = self._shelves.get(record.key)
         held = shelf.entries.get(entry_id) if shelf is not None else None
         if shelf is None or held is None:
-            if self._is_full(record) or self._is_key_full(record.key, group):
+            if self._is_full(record, source_block) or self._is_key_full(record.key, group):
                 return Verdict.FULL
             shelf = self._shelves.setdefault(record.key, _Shelf())
             bisect.insort(shelf.order, entry_id)
             shelf.groups[group] += 1
             self._publishers[record.public_key] += 1
+            self._blocks[source_block] += 1
             self._count += 1
         elif group != held.group:
             # The record moves to its new sender's group where that has room, else it stays.
-            if shelf.groups[group] < self._limits.group_records_max:
+            has_room = shelf.groups[group] < self._limits.group_records_max
+            if has_room and not self._is_block_full(source_block):
                 _uncount(shelf.groups, held.group)
+                _uncount(self._blocks, held.source_block)
                 shelf.groups[group] += 1
+                self._blocks[source_block] += 1
             else:
                 group, source_block = held.group, held.source_block
         shelf.entries[entry_id] = _Entry(record, group, source_block, words)
@@ -268,12 +278,15 @@ class RecordStore:
         self._deleted.pop(entry_id, None)
         return Verdict.OK
 
-    def _is_full(self, record: Record) -> bool:
-        """Tell whether the store, or its publisher's part of it, is full."""
+    def _is_full(self, record: Record, source_block: str) -> bool:
+        """Tell whether the store, or its publisher's or sender's part of it, is full."""
         limits = self._limits
-        if self._count >= limits.records_max:
+        if self._count >= limits.records_max or self._is_block_full(source_block):
             return True
         return self._publishers[record.public_key] >= limits.publisher_records_max
+
+    def _is_block_full(self, block: str) -> bool:
+        return bool(block) and self._blocks[block] >= self._limits.block_records_max
 
     def _is_key_full(self, key: bytes, group: bytes) -> bool:
         """Tell whether a key, or a group within it, is full."""
@@ -394,6 +407,7 @@ class RecordStore:
         del shelf.order[bisect.bisect_left(shelf.order, entry_id)]
         _uncount(shelf.groups, entry.group)
         _uncount(self._publishers, entry.record.public_key)
+        _uncount(self._blocks, entry.source_block)
         self._count -= 1
         if not shelf.entries:
             del self._shelves[key]
@@ -435,6 +449,7 @@ class RecordStore:
         """Assert the invariants of the module; for tests and debugging."""
         limits = self._limits
         publishers: collections.Counter[bytes] = collections.Counter()
+        blocks: collections.Counter[str] = collections.Counter()
         for key, shelf in self._shelves.items():
             assert shelf.order == sorted(shelf.entries)
             assert 0 < len(shelf.entries) <= limits.key_records_max
@@ -445,7 +460,10 @@ class RecordStore:
                 assert entry.record.key == key
                 assert entry_id == entry_id_of(entry.record)
                 publishers[entry.record.public_key] += 1
+                blocks[entry.source_block] += 1
         assert publishers == self._publishers
+        assert +blocks == +self._blocks
+        assert max((blocks[each] for each in blocks if each), default=0) <= limits.block_records_max
         assert publishers.total() == self._count <= limits.records_max
         assert max(publishers.values(), default=0) <= limits.publisher_records_max
         assert len(self._expiries) <= 2 * self._count + EXPIRY_SLACK_MAX + 1
@@ -455,7 +473,7 @@ def _group_of(record: Record, source_block: str) -> bytes:
     return source_block.encode() if source_block else record.public_key
 
 
-def _uncount(counter: collections.Counter[bytes], name: bytes) -> None:
+def _uncount(counter: collections.Counter[Name], name: Name) -> None:
     """Count one less and forget names at zero, so that counters stay as small as the store."""
     counter[name] -= 1
     if counter[name] == 0:

@@ -24,7 +24,10 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 _GIB = 1024**3
 OPERATOR_RECORDS = StorageLimits(
-    records_max=400_000, publisher_records_max=50_000, deletions_max=400_000
+    records_max=400_000,
+    publisher_records_max=50_000,
+    block_records_max=100_000,
+    deletions_max=400_000,
 )
 """Four times a peer's; 400 MB of memory when full."""
 OPERATOR_MAILBOX = MailboxConfig(

@@ -1,6 +1,8 @@
 """Long sets over real gRPC between real nodes, with mutual TLS."""
 
+import asyncio
 import contextlib
+import dataclasses
 
 import grpc
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from dht.bulk import SERVICE
 from dht.config import DhtConfig
 from dht.errors import NoAnswer
+from dht.limits import Limits, Rate
 from dht.lookup import Candidate
 from dht.node import bulk_handler
 from dht.records import Kind, WordPayload, word_key
@@ -18,19 +21,19 @@ from identity.tls import make_tls
 from protos import dht_pb2
 from rpc.channels import ChannelPool
 from rpc.listener import RpcListener
-from tests.dht.nodes import OPEN, entry, make_node, raw_socket
+from tests.dht.nodes import OPEN, address_of, entry, make_node, raw_socket
 
 CONFIG = DhtConfig(handoff_s=0.02, pages_max=1, bulk_records_min=4)
 
 
 @contextlib.asynccontextmanager
-async def two_nodes_with_grpc():
+async def two_nodes_with_grpc(config=CONFIG):
     nodes, closers = [], []
     try:
         for number in range(2):
             identity = Identity.from_seed(bytes([number + 1]) * 32)
             tls = make_tls(identity, OPEN)
-            node = make_node(identity=identity, config=CONFIG)
+            node = make_node(identity=identity, config=config)
             port = await node.listen("127.0.0.1", 0)
             listener, pool = RpcListener(tls, OPEN), ChannelPool(tls, OPEN)
             listener.add(bulk_handler(node))
@@ -82,6 +85,29 @@ async def test_unreachable_bulk_service_is_no_answer():
             with pytest.raises(NoAnswer):
                 async for _ in bulk.find(candidate, FindRecords(b"k" * 20, (3,)), 10):
                     pass
+
+
+async def test_a_flood_of_bulk_reads_meets_the_limits_of_datagrams_and_others_are_served():
+    limits = Limits(requests=Rate(0.001, 300.0), requests_all=Rate(0.001, 500.0))
+    async with two_nodes_with_grpc(dataclasses.replace(CONFIG, limits=limits)) as nodes:
+        storer, asker = nodes
+        assert (await asker.publish(words(40))).stored_on == (1,) * 40
+        candidate = Candidate(storer.peer_id, address_of(storer))
+        body = FindRecords(word_key(OPEN.network_id, "song"), (int(Kind.WORD),))
+        served = refused = 0
+        for _ in range(40):
+            try:
+                read = [each async for each in asker.engine.reader.bulk.find(candidate, body, 100)]
+            except NoAnswer:
+                refused += 1
+            else:
+                served += 1
+                assert len(read) == 40
+        assert 20 < served <= 300 // 11, "each costs the 11 datagrams that would carry it"
+        assert served + refused == 40
+        assert storer.counters()["bulk-rate"] == refused
+        other = b"o" * 20
+        assert storer.engine.limits.answers(other, 100, 0, now=asyncio.get_running_loop().time())
 
 
 async def test_malformed_bulk_requests_are_refused():

@@ -265,6 +265,42 @@ def test_one_public_block_gets_an_eighth_of_a_key() -> None:
     assert store.store(records[4], now_ms=NOW_MS, source_block="") == OK
 
 
+def test_a_flood_of_one_block_pushes_out_no_record_and_leaves_room_for_others() -> None:
+    store = make_store(records_max=400, key_records_max=64, block_records_max=100)
+    kept = signed(NamePayload("a.txt", CONTENT_ID, 1), identity=ALICE)
+    assert store.store(kept, now_ms=NOW_MS, source_block="198.51.100.0/24") == OK
+    taken = 0
+    for number in range(900):  # all good records, of many publishers, under many keys and hers
+        name = f"{number // 2}.txt" if number % 2 else "a.txt"
+        payload = NamePayload(name, number.to_bytes(32, "big"), 1)
+        flood = signed(payload, identity=CROWD[number % len(CROWD)])
+        taken += store.store(flood, now_ms=NOW_MS, source_block="192.0.2.0/24") == OK
+    assert taken == 100, "as many as one block may have"
+    late = signed(NamePayload("a.txt", CONTENT_ID, 1), identity=BOB)
+    assert store.store(late, now_ms=NOW_MS, source_block="203.0.113.0/24") == OK
+    found = store.find(kept.key, now_ms=NOW_MS, limit=100).records
+    assert {kept, late} <= {*found}
+    store.validate()
+
+
+def test_a_flood_of_one_publisher_pushes_out_no_record_where_there_are_no_blocks() -> None:
+    store = make_store(records_max=400, key_records_max=64, publisher_records_max=100)
+    kept = signed(NamePayload("a.txt", CONTENT_ID, 1), identity=ALICE)
+    assert store.store(kept, now_ms=NOW_MS) == OK
+    verdicts = [
+        store.store(
+            signed(NamePayload("a.txt", n.to_bytes(32, "big"), 1), identity=BOB), now_ms=NOW_MS
+        )
+        for n in range(300)
+    ]
+    assert verdicts.count(OK) == 8, "an eighth of the key"
+    assert (
+        store.store(signed(NamePayload("a.txt", CONTENT_ID, 1), identity=CAROL), now_ms=NOW_MS)
+        == OK
+    )
+    assert kept in store.find(kept.key, now_ms=NOW_MS, limit=100).records
+
+
 def test_without_a_public_block_each_publisher_gets_an_eighth_of_a_key() -> None:
     store = make_store(key_records_max=16)
     for identity in (ALICE, BOB):

@@ -57,7 +57,12 @@ def apply(disk: dict[bytes, SavedRecord], store: RecordStore) -> None:
 
 
 TINY = StorageLimits(
-    records_max=12, publisher_records_max=6, key_records_max=8, group_divisor=4, deletions_max=10
+    records_max=12,
+    publisher_records_max=6,
+    block_records_max=5,
+    key_records_max=8,
+    group_divisor=4,
+    deletions_max=10,
 )
 PEOPLE = (ALICE, BOB, CAROL)
 
@@ -118,7 +123,9 @@ def test_caps_hold_and_nothing_expired_or_withdrawn_is_found(
 
 @given(st.permutations(POOL), st.permutations(POOL))
 def test_stores_fed_in_different_orders_converge(one: list[Record], two: list[Record]) -> None:
-    roomy = dataclasses.replace(TINY, records_max=100, publisher_records_max=100, group_divisor=1)
+    roomy = dataclasses.replace(
+        TINY, records_max=100, publisher_records_max=100, group_divisor=1, block_records_max=100
+    )
     stores = [RecordStore(NETWORK_ID, roomy), RecordStore(NETWORK_ID, roomy)]
     for store, records in zip(stores, (one, two), strict=True):
         for record in records:
