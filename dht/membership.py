@@ -72,6 +72,7 @@ class Membership:
         self._clock = clock
         self._raw_wall_ms = raw_wall_ms
         self._spawn = spawn
+        self._rng = rng
         self._drops = drops
         self.patience = Patience(self._round_trip_bound_s)
         self._strangers: OrderedDict[bytes, Contact] = OrderedDict()
@@ -258,6 +259,19 @@ class Membership:
             await progress.wait()
         if len(self._table):
             await self.join_neighbourhood()
+            if not self._own.client:
+                self._spawn(self._look_around())
+
+    async def _look_around(self) -> None:
+        """Look up somebody in each part of the id space in which we know few: nobody waits for it.
+
+        Whoever has joined knows its neighbours and the way to them. Where a whole neighbourhood
+        joined like that of late, nobody in it knows anybody elsewhere, and lookups for a key
+        elsewhere end there, with the wrong k (section 2.3 of the paper: a node that joins refreshes
+        all buckets farther away than its closest neighbour).
+        """
+        for target in self._table.sparse_ids(self._rng):
+            await self._reader.closest(target, Goal.REFRESH)
 
     async def join_neighbourhood(self) -> None:
         """Look up our own id, and let the closest peers know us: they greet who pings them."""

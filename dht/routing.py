@@ -246,6 +246,17 @@ class Table(RoutingTable):  # type: ignore[misc]
             for bucket in self.stale_buckets(now, refresh_s)
         ]
 
+    def sparse_ids(self, rng: random.Random) -> Iterator[bytes]:
+        """Yield a random id of each bucket not our own that is not half full, the farthest first.
+
+        What has filled up when its turn comes is left out.
+        """
+        own, enough = self.node.long_id, (self._config.k + 1) // 2
+        for bucket in sorted(self.buckets, key=lambda bucket: -(bucket.range[0] ^ own)):
+            is_own = bucket.range[0] <= own <= bucket.range[1]
+            if not is_own and len(bucket.nodes) < enough:
+                yield rng.randint(*bucket.range).to_bytes(PEER_ID_BYTES, "big")
+
     def rows(self, now: float, wall_ms: int) -> list[ContactRow]:
         """Return what to keep on disk: every contact, then the departed that are remembered."""
         return [contact.row(now, wall_ms) for contact in self._kept()]

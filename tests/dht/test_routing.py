@@ -48,6 +48,19 @@ def full_bucket_table(k: int = 4) -> Table:
     return table
 
 
+def test_a_joining_peer_looks_around_where_it_knows_few_and_not_in_its_own_part() -> None:
+    table = Table(OWN_ID, TableConfig(k=4, split_bits=1), now=0.0)
+    assert [*table.sparse_ids(random.Random(1))] == [], "one bucket, our own"
+    table.proven(contact(peer_id(FAR, 1)), 1.0)
+    for number in range(5):
+        table.proven(contact(peer_id(0x10, number), number), 1.0)
+    wanted = table.sparse_ids(random.Random(1))
+    assert next(wanted)[0] & 0x80, "the farthest half first"
+    for number in range(2):
+        table.proven(contact(peer_id(0x40, number), number), 1.0)
+    assert all(not each[0] & 0xC0 for each in wanted), "what has filled up meanwhile is left out"
+
+
 def test_buckets_and_contacts_are_those_of_the_kademlia_package() -> None:
     table = full_bucket_table()
     assert isinstance(table, RoutingTable)

@@ -1,16 +1,18 @@
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
 
 from dht.config import DhtConfig
+from dht.lookup import LookupConfig
 from dht.records import Kind, NamePayload, name_key
+from dht.routing import TableConfig
 from identity.keys import Identity
 from simulation import loop
 from simulation.measuring import publish, read
 from simulation.signing import StubIdentity, stub_signatures
-from simulation.world import World, WorldConfig
+from simulation.world import Peer, World, WorldConfig
 from tests.dht.nodes import peer_payload
 
 CONTENT_ID = b"c" * 32
@@ -115,6 +117,27 @@ async def test_a_peer_whose_last_contact_left_asks_its_bootstrap_node_until_that
     asked = peer.port.sent
     await asyncio.sleep(300)
     assert peer.port.sent - asked < 5, "in company it asks no more"
+    await world.close()
+
+
+def parts_unknown_to(peer: Peer, peers: Sequence[Peer]) -> int:
+    """Count the parts of the id space beside a peer's own that are peopled, and not by contacts."""
+    own = int.from_bytes(peer.identity.peer_id, "big")
+    ids = [int.from_bytes(each.identity.peer_id, "big") for each in peers]
+    known = [each.long_id for each in peer.running.engine.table.contacts()]
+    beside = [(bits, own >> bits ^ 1) for bits in (159, 158, 157)]
+    return sum(
+        any(each >> bits == part for each in ids) and all(each >> bits != part for each in known)
+        for bits, part in beside
+    )
+
+
+@simulated
+async def test_peers_that_joined_at_once_know_somebody_in_each_part_of_the_id_space() -> None:
+    few = DhtConfig(table=TableConfig(k=3), lookup=LookupConfig(k=3, alpha=3, beta=2))
+    world = await World.grown(WorldConfig(1, node=few), 80)
+    unknown = sum(parts_unknown_to(peer, world.peers) for peer in world.peers)
+    assert unknown <= 12, "of 240 parts; 53 where a joining peer looks up its neighbours alone"
     await world.close()
 
 
