@@ -117,10 +117,14 @@ class Receiver:
 
     async def return_receipts(self, pause_ms: Callable[[int], int]) -> None:
         """Hand due receipts to their senders; failures are tried again after `pause_ms`."""
+        away: set[bytes] = set()
         for due in await self._journal.due(self._wall_ms()):
             try:
+                if due.sender in away:  # it is sought once a round, however much it is owed
+                    raise Unavailable
                 await self._return_receipt(due.sender, due.receipt)
             except ShoalError:
+                away.add(due.sender)
                 next_try_ms = self._wall_ms() + pause_ms(due.attempts)
                 await self._journal.postpone(due.delivery_id, next_try_ms)
             else:  # taken, or the sender does not know the delivery any more
