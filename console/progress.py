@@ -24,18 +24,20 @@ class Bars:
         self._tasks: dict[tuple[str, str], TaskID] = {}
 
     def update(self, event: Mapping[str, Any]) -> None:
-        """Take a progress event: name, phase, done_bytes, size_bytes, peers."""
+        """Take a progress event: name, phase, done_bytes, size_bytes, peers, files_done, files."""
         if not self._shown:
             return
         if self._progress is None:
             self._progress = _start(self._stream)
         key = (str(event.get("name", "")), str(event.get("phase", "")))
-        peers = int(event.get("peers", 0))
+        peers, files = int(event.get("peers", 0)), int(event.get("files", 0))
+        came_from = f"from {plural(peers, 'peer')}" if peers else ""
+        of_files = f"{int(event.get('files_done', 0)):,} of {files:,} files" if files else ""
         fields: dict[str, Any] = {
             "completed": int(event.get("done_bytes", 0)),
             "total": int(event.get("size_bytes", 0)) or None,
             "label": f"{escape(key[1])} {escape(key[0])}".strip(),
-            "peers": f"from {plural(peers, 'peer')}" if peers else "",
+            "peers": "  ".join(filter(None, (of_files, came_from))),
         }
         if key in self._tasks:
             self._progress.update(self._tasks[key], **fields)

@@ -55,7 +55,7 @@ class TreeCatalog:
         try:
             # After the row, or a sweep would take the listing for one of a former share.
             await asyncio.to_thread(self._write_listing, tree.manifest.content_id, tree.listing)
-            files = list({file.content_id: file for file in reversed(hashed.files)}.values())
+            files = await asyncio.to_thread(_one_a_content, hashed.files)
             for at in range(0, len(files), ROWS_MAX):
                 self._insert(key, files[at : at + ROWS_MAX])
                 await asyncio.sleep(0)
@@ -198,3 +198,7 @@ class TreeCatalog:
         for path in listings:
             if path.stem not in known:
                 path.unlink(missing_ok=True)
+
+
+def _one_a_content(files: Sequence[TreeFile]) -> list[TreeFile]:
+    return list({file.content_id: file for file in reversed(files)}.values())

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class TreeDownload(Download):
         self._wanted: dict[int, tuple[int, ...]] = {}
         self._by_id: dict[bytes, int] = {}
         self._gone: Content | None = None
-        self._files_done = 0
+        self._files = self._files_done = 0
         self.undescribed = deque()
         self._files_described = asyncio.Event()
         self._undescribed_left = 0
@@ -66,14 +67,13 @@ class TreeDownload(Download):
     @property
     def progress(self) -> Progress:
         size = self._tree.manifest.tree_bytes if self._tree else 0
-        files = sum(entry.is_file for entry in self._tree.entries) if self._tree else 0
         return Progress(
             min(self._done_bytes + self._copied_bytes(), size),
             size,
             self._fetched_bytes,
             dict(self._by_holder),
             files_done=self._files_done,
-            files=files,
+            files=self._files,
         )
 
     @property
@@ -176,14 +176,13 @@ class TreeDownload(Download):
             await run_to_end(lambda: check_update(base, tree))
         await run_to_end(lambda: part.begin(tree, plan))
         self._tree, self._plan, self._manifest = tree, plan, manifest
-        self._by_id = {content.content_id: at for at, content in enumerate(plan.contents)}
         count = len(plan.contents)
         for at in range(0, count, ADOPT_FILES_MAX):
             some = range(at, min(count, at + ADOPT_FILES_MAX))
             await run_to_end(lambda some=some: part.adopt(some))  # type: ignore[misc]
         await run_to_end(part.adopted)
+        await run_to_end(lambda: self._take_stock(part))
         self._tree_part = part
-        self._take_stock(part)
         part.require_room(plan.size_bytes - self._done_bytes)
 
     async def _fetch_listing(self, part: TreePart) -> TreeManifest:
@@ -200,8 +199,14 @@ class TreeDownload(Download):
         return manifest
 
     def _take_stock(self, part: TreePart) -> None:
-        """Say which units are here, what of the others is wanted, and what is to be described."""
+        """Say which units are here, what of the others is wanted, and what is to be described.
+
+        In a thread, since a folder may have very many files; nobody else looks meanwhile.
+        """
+        assert self._tree is not None
         plan = self.plan
+        self._by_id = {content.content_id: at for at, content in enumerate(plan.contents)}
+        self._files = sum(entry.is_file for entry in self._tree.entries)
         for number, unit in enumerate(plan.units):
             if isinstance(unit, Pack):
                 wanted = tuple(each for each in unit.contents if not part.is_whole(each))
@@ -221,11 +226,11 @@ class TreeDownload(Download):
             elif not content.is_small and part.manifest_of(place) is None:
                 self.undescribed.append(place)
         self._undescribed_left = len(self.undescribed)
-        if not self.undescribed:
-            self._files_described.set()
 
     async def _resume(self) -> None:
         self._moved_at = time.monotonic()
+        if not self.undescribed:
+            self._files_described.set()
         self._swarm = Swarm(
             len(self.plan.units),
             self.plan.unit_bytes_max,
@@ -319,9 +324,16 @@ class TreeDownload(Download):
         if not self._undescribed_left:
             self._files_described.set()
 
-    async def all_described(self) -> None:
-        """Wait until every large file's manifest is here."""
-        await self._files_described.wait()
+    @property
+    def is_described(self) -> bool:
+        """Tell whether every large file's manifest is here."""
+        return self._files_described.is_set()
+
+    async def all_described(self, timeout_s: float) -> None:
+        """Wait until every large file's manifest is here, or so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._files_described.wait()
 
     def content_gone(self, content: Content) -> None:
         """Note which file a holder has no longer, to name it should nobody have it."""

@@ -32,12 +32,11 @@ from transfer.manifest import (
 )
 from transfer.partial import part_path_for, target_error
 from transfer.safe_folder import SafeFolder, read_all
+from transfer.syncing import SYNC_THREADS, sync_files
 from transfer.tree import EntryKind, Tree
 from transfer.tree_journal import RECORD_FILES_MAX, TreeJournal
 from transfer.tree_plan import Content, Plan
 
-SYNC_THREADS = 16
-"""Syncs that run side by side: the file system then commits many files at once."""
 COPY_BYTES = 1024 * 1024
 
 
@@ -91,9 +90,9 @@ class TreePart:
         self.journal = TreeJournal(self.path / "journal")
         self._state: _State | None = None
         self._pending: dict[int, Fingerprint] = {}
-        self._syncing: list[Future[None]] = []
+        self._syncing: Future[None] | None = None
         self._synced: dict[int, Fingerprint] = {}
-        self._syncers: ThreadPoolExecutor | None = None
+        self._syncers = ThreadPoolExecutor(SYNC_THREADS + 1, thread_name_prefix="shoal-sync")
 
     @property
     def listing_path(self) -> Path:
@@ -354,31 +353,29 @@ class TreePart:
 
     def flush(self, *, wait: bool) -> None:
         """Begin to sync what was written; journal the batch before, and with `wait` this one."""
-        if self._syncers is None:
-            self._syncers = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="shoal-sync")
         try:
             self._journal_synced()
             self._synced, self._pending = self._pending, {}
-            paths = [self.state.tree.entries[number].path for number in self._synced]
-            tree = self.path / "tree"
-            self._syncing = [self._syncers.submit(_sync, tree / path) for path in paths]
+            paths = [self.path / "tree" / self.state.tree.entries[n].path for n in self._synced]
+            # A thread of its own waits for those that sync.
+            self._syncing = self._syncers.submit(
+                sync_files, paths, self.files.descriptor, self._syncers
+            )
             if wait:
                 self._journal_synced()
         except OSError as error:
             raise target_error(error, self.target) from error
 
     def _journal_synced(self) -> None:
-        for sync in self._syncing:
-            sync.result()
+        if self._syncing is not None:
+            self._syncing.result()
         if self._synced:
             self.journal.add(self._synced)
-        self._syncing, self._synced = [], {}
+        self._syncing, self._synced = None, {}
 
-    def sync_folders(self, folders: Iterable[Path]) -> None:
+    def sync_folders(self, folders: Sequence[Path]) -> None:
         """Make the names in these folders durable."""
-        assert self._syncers is not None
-        for sync in [self._syncers.submit(_sync, folder) for folder in folders]:
-            sync.result()
+        sync_files(folders, self.files.descriptor, self._syncers)
 
     def remove(self) -> None:
         """Take the partial folder away with all that is left in it."""
@@ -412,14 +409,6 @@ def _write_at(out: int, data: memoryview, offset: int) -> None:
     done = 0
     while done < len(data):
         done += os.pwrite(out, data[done:], offset + done)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open_locked(path: Path) -> int:

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from protos import transfer_pb2
 from transfer.bitmap import decode_bitmap
 from transfer.candidates import Holder, SessionEnd
-from transfer.errors import BadManifest
+from transfer.errors import BadManifest, TransferError
 from transfer.manifest import Manifest, decode_manifest
 from transfer.session import (
     DESCRIBE_METHOD,
@@ -51,7 +51,9 @@ class TreeSide(DownloadSide, Protocol):
     def wanted_of(self, unit: int) -> Sequence[Content]: ...
     def chunk_of(self, unit: int) -> tuple[Content, int] | None: ...
     async def file_described(self, place: int, manifest: Manifest) -> None: ...
-    async def all_described(self) -> None: ...
+    @property
+    def is_described(self) -> bool: ...
+    async def all_described(self, timeout_s: float) -> None: ...
     def content_gone(self, content: Content) -> None: ...
 
 
@@ -70,33 +72,58 @@ class TreeSession(HolderSession):
         self._tree = download
 
     async def _serve(self, channel: grpc.aio.Channel, manifest: Manifest) -> SessionEnd:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(DESCRIBES_MAX, len(self._tree.undescribed))):
-                group.create_task(self._describe_files(channel))
-        await self._tree.all_described()
+        while not self._tree.is_described:
+            # Not a task group: its errors would come in a group.
+            works = [
+                asyncio.ensure_future(self._describe_files(channel))
+                for _ in range(min(DESCRIBES_MAX, len(self._tree.undescribed)))
+            ]
+            try:
+                await asyncio.gather(*works)
+            except TransferError as error:
+                if isinstance(error, BadManifest):
+                    raise
+                self._tree.failed(error)
+                return SessionEnd.CANCELLED
+            finally:
+                for work in works:
+                    work.cancel()
+                await asyncio.gather(*works, return_exceptions=True)
+            # What this holder does not have, another may be asked for.
+            await self._tree.all_described(self._config.have_interval_s)
         return await super()._serve(channel, manifest)
 
     async def _describe_files(self, channel: grpc.aio.Channel) -> None:
+        """Ask for the manifests that nobody is asked for, until there are none or one fails."""
         undescribed = self._tree.undescribed
         while undescribed:
             place = undescribed.popleft()
-            content_id = self._tree.plan.contents[place].content_id
             described = False
             try:
-                request = transfer_pb2.DescribeRequest(content_id=content_id)
-                reply = await self._call(channel, DESCRIBE_METHOD, request.SerializeToString())
-                manifest = decode_manifest(
-                    transfer_pb2.DescribeReply.FromString(reply).manifest, content_id
-                )
-                await self._tree.file_described(place, manifest)
-                described = True
-            except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
-                    self._tree.content_gone(self._tree.plan.contents[place])
-                return  # another holder may have it
+                described = await self._describe_file(channel, place)
             finally:
                 if not described:
                     undescribed.append(place)
+            if not described:
+                return
+
+    async def _describe_file(self, channel: grpc.aio.Channel, place: int) -> bool:
+        content = self._tree.plan.contents[place]
+        request = transfer_pb2.DescribeRequest(content_id=content.content_id)
+        try:
+            reply = await self._call(channel, DESCRIBE_METHOD, request.SerializeToString())
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                self._tree.content_gone(content)
+            raise
+        try:
+            encoded = transfer_pb2.DescribeReply.FromString(reply).manifest
+        except DecodeError as error:
+            raise BadManifest from error
+        await self._tree.file_described(place, decode_manifest(encoded, content.content_id))
+        return True
 
     async def _have(self, channel: grpc.aio.Channel, manifest: Manifest) -> int | None:
         request = transfer_pb2.HaveRequest(content_id=manifest.content_id)

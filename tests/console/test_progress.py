@@ -29,6 +29,18 @@ def test_bar_shows_phase_name_and_peers(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\u202e" not in shown
 
 
+def test_bar_of_a_folder_shows_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    bars = Bars(stream, shown=True)
+    for done in (0, 1000):
+        bars.update({**event("many", done), "files_done": 5 * done, "files": 10_000})
+    bars.stop()
+    assert "5,000 of 10,000 files  from 2 peers" in stream.getvalue()
+
+
 def test_endless_names_make_no_endless_bars() -> None:
     bars = Bars(io.StringIO(), shown=True)
     for number in range(1000):

@@ -141,6 +141,15 @@ def test_what_cannot_be_shared_is_refused_by_its_name(peers: Peers, what: str, s
     assert f"sub/{what}" in refused.stderr
 
 
+def test_folder_is_not_sent_to_one_peer_yet(peers: Peers) -> None:
+    ada = peers[0]
+    (ada.folder / "letter").mkdir()
+    refused = ada.run("put", "letter", "--to", "bob")
+    assert refused.code == ExitCode.USAGE
+    assert "folder" in refused.stderr
+    assert "archive" in refused.stderr
+
+
 def test_stdout_takes_no_folder_and_output_may_name_one(peers: Peers) -> None:
     ada, bob = peers
     source = make_folder(ada.folder / "placed")

@@ -43,6 +43,7 @@ class MemoryShares:
     def __init__(self) -> None:
         self.sources: dict[bytes, Callable[[], Source | None]] = {}
         self.packs: dict[bytes, PackSource] = {}
+        self.pack_source: Callable[[bytes], PackSource | None] = lambda _: None
         self.changed: list[tuple[bytes, Path]] = []
 
     def open_source(self, content_id: bytes) -> Source | None:
@@ -50,7 +51,7 @@ class MemoryShares:
         return found() if found else None
 
     def pack_sources(self, content_ids: Sequence[bytes]) -> list[PackSource | None]:
-        return [self.packs.get(content_id) for content_id in content_ids]
+        return [self.packs.get(each) or self.pack_source(each) for each in content_ids]
 
     def source_changed(self, content_id: bytes, path: Path) -> None:
         self.changed.append((content_id, path))
