@@ -42,13 +42,14 @@ from peer.given import (
 )
 from peer.home import Home
 from peer.installed import Installed
-from peer.units import parse_span
+from peer.units import parse_size, parse_span
 from peer.version import VERSION
 
 Result = TypeVar("Result")
 HERE = Installed(Path(__file__).resolve())
 pass_settings = click.make_pass_decorator(Settings)
 ADDRESS = Parsed("HOST:PORT", parse_address)
+RATE = Parsed("SIZE", parse_size)
 LISTEN = Parsed("HOST:PORT", parse_listen)
 ADVERTISED = Parsed("HOST[:PORT]", parse_advertised)
 SPAN = Parsed("TIME", parse_span)
@@ -68,7 +69,7 @@ def shoal(context: click.Context) -> None:
 
 
 @shoal.command()
-@runs_a_peer(NETWORK, address=ADDRESS, listen=LISTEN, advertised=ADVERTISED)
+@runs_a_peer(NETWORK, address=ADDRESS, listen=LISTEN, rate=RATE, advertised=ADVERTISED)
 @click.option(
     "--share",
     "shares",
@@ -89,7 +90,7 @@ def join(settings: Settings, /, **given: Any) -> int:
 
 
 @shoal.command()
-@runs_a_peer(NETWORK, address=ADDRESS, listen=LISTEN, advertised=ADVERTISED)
+@runs_a_peer(NETWORK, address=ADDRESS, listen=LISTEN, rate=RATE, advertised=ADVERTISED)
 @operates_a_network
 @pass_settings
 def bootstrap(settings: Settings, /, **given: Any) -> int:

@@ -91,19 +91,21 @@ class FetchCommands:
         else:
             folder = arguments.get("folder", str) or str(Path.cwd())
             target = target_of(arguments.get("target", str), folder, wanted.name)
-        try:
-            result = await self._download(wanted, target, arguments, reporter, to_stdout=to_stdout)
-        except BaseException:
-            if to_stdout:
-                discard(target, wanted.content_id)
-            raise
-        if (
-            self._sharing is not None
-            and not to_stdout
-            and arguments.get("share", bool) is not False
-        ):
-            await self._share_on(wanted, result, reporter)
+        with self._fetching.kept(wanted.content_id):
+            try:
+                result = await self._download(wanted, target, arguments, reporter)
+            except BaseException:
+                if to_stdout:
+                    discard(target, wanted.content_id)
+                raise
+            if self._is_shared_on(arguments):
+                await self._share_on(wanted, result, reporter)
         await reporter.result(get_view(wanted, result))
+
+    def _is_shared_on(self, arguments: Arguments) -> bool:
+        to_stdout = arguments.get("stdout", bool) or False
+        wanted = arguments.get("share", bool) is not False
+        return self._sharing is not None and wanted and not to_stdout
 
     async def _wanted(self, arguments: Arguments, reporter: Reporter) -> Wanted:
         try:
@@ -123,10 +125,9 @@ class FetchCommands:
         target: Path,
         arguments: Arguments,
         reporter: Reporter,
-        *,
-        to_stdout: bool,
     ) -> DownloadResult:
         bad: list[str] = []
+        to_stdout = arguments.get("stdout", bool) or False
         async with reporter.progressing() as tell, telling_ready(reporter) as tell_ready:
 
             def progress(state: DownloadProgress) -> None:
@@ -153,6 +154,7 @@ class FetchCommands:
                     on_begin=tell_ready if to_stdout else None,
                     in_order=to_stdout,
                     takes_folder=not to_stdout,
+                    shares=self._is_shared_on(arguments),
                 )
             finally:
                 for peer in bad:

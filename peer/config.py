@@ -81,6 +81,7 @@ class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rates and slots; 0 is no limit of rate."""
 
     upload_bytes_per_s: int = 0
+    download_bytes_per_s: int = 0
     slots: int = 16
     """Uploads at one time; further ones are told when to ask again."""
 
@@ -190,6 +191,7 @@ def _check(config: Config, name: str) -> None:
         "mailbox.retention_s": config.mailbox.retention_s - 1,
         "queue.queue_bytes_max": config.queue.queue_bytes_max - QUEUE_BYTES_MIN,
         "transfer.upload_bytes_per_s": config.transfer.upload_bytes_per_s,
+        "transfer.download_bytes_per_s": config.transfer.download_bytes_per_s,
         "transfer.slots": config.transfer.slots - 1,
         "share.piped_quota_bytes": config.share.piped_quota_bytes,
         "disk.free_bytes_min": config.disk.free_bytes_min,

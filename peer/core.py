@@ -28,6 +28,7 @@ from peer.memory import DhtMemory
 from peer.reaching import whereabouts
 from rpc.channels import ChannelPool
 from rpc.errors import RpcError
+from transfer.limits import Pace
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -46,6 +47,10 @@ class Core:
     contacts: Contacts
     dht: DhtNode
     channels: ChannelPool
+    up: Pace
+    """Bytes a second to others, whatever sends them."""
+    down: Pace
+    """Bytes a second from others."""
 
     @classmethod
     def of_peer(
@@ -104,6 +109,8 @@ class Core:
             contacts=Contacts(database),
             dht=dht,
             channels=channels,
+            up=Pace(config.transfer.upload_bytes_per_s or None),
+            down=Pace(config.transfer.download_bytes_per_s or None),
         )
 
     async def close(self) -> None:

@@ -99,6 +99,9 @@ def _join_arguments(given: Mapping[str, Any]) -> list[str]:
         words += ["--bootstrap", str(address)]
     for path in given["shares"]:
         words += ["--share", str(path)]
+    for option, name in (("--limit-up", "limit_up"), ("--limit-down", "limit_down")):
+        if given.get(name) is not None:
+            words += [option, str(given[name])]
     if given["no_mailbox"]:
         words.append("--no-mailbox")
     if given["invite"]:

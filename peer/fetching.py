@@ -8,23 +8,28 @@ by the short-lived client alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dht.errors import BadQuery
+from dht.reachability import Reach
 from dht.words import words_of
 from identity.address import Address
 from identity.keys import short_peer_id
+from peer.announcing import Announcing
 from peer.catalog import Listed
 from peer.core import Core
 from peer.errors import Ambiguous, AmbiguousName, BadInput, NoHolderReachable, NotFound
 from peer.finding import Holder, Offer, merge_holders, offers_of
 from peer.parts import PartJournal
 from peer.proving import Proving
+from transfer.candidates import CandidateConfig
 from transfer.candidates import Holder as TransferHolder
 from transfer.download import Download, DownloadConfig, DownloadResult, Progress
 from transfer.errors import BadContentId, IsFolder, NoHolders, TimedOut
@@ -50,7 +55,8 @@ GIVE_UP_S = 5.0
 """Without --timeout, a get whose holders all failed asks the DHT again for this long."""
 ATTEMPTS_MAX = 2
 """Tries to reach a holder in a row; the search then names it again while it goes on."""
-ASK_AGAIN_MIN_S = 1.0
+RATE_PER_HOLDER_MIN_BYTES_PER_S = 128 * 1024
+ASK_AGAIN_MIN_S = 0.5
 ASK_AGAIN_MAX_S = 5.0
 
 ResolvePeer = Callable[[str], Awaitable[bytes]]
@@ -78,6 +84,9 @@ class Fetching:
         self._proving = Proving(core.dht)
         self.running: dict[bytes, Download] = {}
         """Downloads under way, so that what they have is served on."""
+        self.announcing: Announcing | None = None
+        """Set by a peer that serves others."""
+        self._kept: Counter[bytes] = Counter()
 
     # Finding
 
@@ -220,12 +229,14 @@ class Fetching:
         on_begin: Callable[[Download], None] | None = None,
         in_order: bool = False,
         takes_folder: bool = True,
+        shares: bool = False,
     ) -> DownloadResult:
         """Fetch a content into its target; raises TransferError, NotFound, NoHolderReachable.
 
         `in_order` is for whoever reads what is there while the rest comes. A folder is fetched
-        too, or refused.
+        too, or refused. `shares`: others may know meanwhile what is here.
         """
+        announcing = self.announcing if shares else None
         source = _HolderSearch(self._core, wanted, self._own_holders(wanted), timeout_s)
         options: dict[str, Any] = {
             "holders": source,
@@ -234,11 +245,10 @@ class Fetching:
             "overwrite": overwrite,
             "on_progress": on_progress,
             "on_bad_holder": on_bad_holder,
-            "config": DownloadConfig(
-                no_holder_timeout_s=NO_HOLDER_TIMEOUT_S,
-                timeout_s=timeout_s,
-                session=SessionConfig(attempts_max=ATTEMPTS_MAX),
-                swarm=SwarmConfig(in_order=in_order),
+            "pace": self._core.down,
+            "on_described": announcing and (lambda: announcing.begin(wanted.content_id)),
+            "config": self._config(
+                timeout_s, in_order=in_order, spreads=announcing is not None and not in_order
             ),
         }
         manifest = self._own_manifest(wanted.content_id)
@@ -263,21 +273,49 @@ class Fetching:
         except NoHolders as error:
             raise self._nobody(wanted, source) from error
 
+    def _config(self, timeout_s: float | None, *, in_order: bool, spreads: bool) -> DownloadConfig:
+        return DownloadConfig(
+            no_holder_timeout_s=max(NO_HOLDER_TIMEOUT_S, timeout_s or 0.0),
+            timeout_s=timeout_s,
+            spreads=spreads and self._core.dht.reach is not Reach.UNREACHABLE,
+            candidates=_candidates_for(self._core.down.rate_bytes_per_s),
+            session=SessionConfig(attempts_max=ATTEMPTS_MAX),
+            swarm=SwarmConfig(in_order=in_order),
+        )
+
     async def _run(
         self, download: Download, wanted: Wanted, source: _HolderSearch
     ) -> DownloadResult:
         """Run a download, whose content is served on meanwhile."""
         source.moved = lambda: download.progress.fetched_bytes
+        source.talks = lambda: download.talks
         self.running.setdefault(wanted.content_id, download)
+        is_kept = False
         try:
-            return await download.run()
+            result = await download.run()
+            is_kept = wanted.content_id in self._kept
+            return result
         except TimedOut as error:
             if download.progress.fetched_bytes:
                 raise
             raise self._nobody(wanted, source) from error
         finally:
-            if self.running.get(wanted.content_id) is download:
+            if not is_kept and self.running.get(wanted.content_id) is download:
                 del self.running[wanted.content_id]
+
+    @contextlib.contextmanager
+    def kept(self, content_id: bytes) -> Iterator[None]:
+        """Serve a finished download on, without a gap, until the caller has shared it."""
+        self._kept[content_id] += 1
+        try:
+            yield
+        finally:
+            self._kept[content_id] -= 1
+            if not self._kept[content_id]:
+                del self._kept[content_id]
+                self.running.pop(content_id, None)
+                if self.announcing is not None:
+                    self.announcing.end(content_id)
 
     def inner_source(self, content_id: bytes) -> Source | None:
         """Return a large file of a folder that is being fetched, or None."""
@@ -318,9 +356,9 @@ class Fetching:
 class _HolderSearch:
     """The holders of one download: those known first, then whoever the DHT names later.
 
-    Ends when nothing moved for a while (GIVE_UP_S, or the person's timeout), so that a download
-    whose holders all failed can say so; at once when the DHT names nobody (any more), unless the
-    person set a timeout and so is willing to wait for a holder.
+    Ends when nothing moved for a while (GIVE_UP_S, or the person's timeout) and no holder is
+    talked to, so that a download whose holders all failed can say so; at once when the DHT names
+    nobody (any more), unless the person set a timeout and so is willing to wait for a holder.
     """
 
     def __init__(
@@ -333,6 +371,7 @@ class _HolderSearch:
         self._waits = timeout_s is not None
         self.known: set[bytes] = set()
         self.moved: Callable[[], int] = lambda: 0
+        self.talks: Callable[[], bool] = lambda: False
 
     async def __aiter__(self) -> AsyncIterator[TransferHolder]:
         for holder in self._usable(self._wanted.holders):
@@ -344,13 +383,13 @@ class _HolderSearch:
             if self.moved() != moved:
                 moved, moved_at = self.moved(), time.monotonic()
             left_s = moved_at + self._give_up_s - time.monotonic()
-            if left_s <= 0:
+            if left_s <= 0 and not self.talks():
                 return
             for holder in self._usable(merge_holders(found, self._wanted.holders)):
                 yield holder
             if not found and not moved and not self._waits:
                 return
-            await asyncio.sleep(min(pause_s, left_s))
+            await asyncio.sleep(min(pause_s, max(left_s, ASK_AGAIN_MIN_S)))
             pause_s = min(pause_s * 1.6, ASK_AGAIN_MAX_S)
 
     def _usable(self, holders: Sequence[Holder]) -> list[TransferHolder]:
@@ -359,6 +398,17 @@ class _HolderSearch:
         usable = [*self._own, *(holder for holder in holders if holder.peer_id != me)]
         self.known.update(holder.peer_id for holder in usable)
         return [TransferHolder(holder.peer_id, holder.addresses) for holder in usable]
+
+
+def _candidates_for(rate_bytes_per_s: int | None) -> CandidateConfig:
+    """Talk to few holders under a low limit: none shall wait so long for us that it gives up."""
+    if rate_bytes_per_s is None:
+        return CandidateConfig()
+    most = max(1, rate_bytes_per_s // RATE_PER_HOLDER_MIN_BYTES_PER_S)
+    config = CandidateConfig()
+    return CandidateConfig(
+        enough=min(config.enough, most), holders_max=min(config.holders_max, most)
+    )
 
 
 def target_of(target: str | None, folder: str, name: str) -> Path:

@@ -21,6 +21,7 @@ from identity.address import Address
 from identity.keys import short_peer_id, show_peer_id
 from identity.network import BootstrapNode
 from peer.addresses import DEFAULT_LISTEN, advertised_addresses, bind_one_port
+from peer.announcing import Announcing
 from peer.arguments import Arguments
 from peer.background import Background
 from peer.commands import Commands, FetchCommands, PeerFacts
@@ -51,7 +52,7 @@ from peer.roles import (
     records_of_role,
 )
 from peer.sending import Sending
-from peer.serving import Acceptance, Offered
+from peer.serving import Acceptance, Offered, service_limits
 from peer.sharing import Sharing
 from peer.status import status_view
 from peer.traffic import Traffic
@@ -64,7 +65,7 @@ from rpc.caller import caller_of
 from rpc.errors import PortInUse as TcpPortInUse
 from rpc.listener import RpcListener
 from transfer.inbox import InboxFolder
-from transfer.service import ServiceConfig, TransferService
+from transfer.service import TransferService
 
 PUBLISH_TIMEOUT_S = 3.0
 QUEUE_TIMEOUT_S = 5.0
@@ -181,6 +182,8 @@ class Peer:
         self.sharing = Sharing(self.core)
         self.offering = Offering(self.core, self.sharing, options.shares, observer.note)
         self.fetching = Fetching(self.core)
+        self.announcing = Announcing(self.core, self.sharing, self._background)
+        self.fetching.announcing = self.announcing
         self.traffic = Traffic(self.core, self.fetching)
 
     # Start
@@ -243,7 +246,6 @@ class Peer:
 
     async def _listen(self, inbox: Inbox, mail: Mail) -> None:
         core = self.core
-        transfer = core.config.transfer
 
         def identify(context: Any) -> Any:
             return caller_of(context, core.file.network)
@@ -252,12 +254,10 @@ class Peer:
             Offered(core.catalog, self.fetching, self.sharing, self._background),
             identify,
             inbox=inbox,
-            config=ServiceConfig(
-                upload_slots_max=transfer.slots,
-                upload_slots_per_peer_max=min(4, transfer.slots),
-                upload_bytes_per_s=transfer.upload_bytes_per_s or None,
-            ),
+            config=service_limits(core.config.transfer),
             on_upload=self.traffic.uploaded,
+            up=core.up,
+            down=core.down,
         )
         mailbox = mail.service(lambda context: caller_of(context, core.file.network).peer_id)
         handlers = [service.handler(), mailbox.handler()]
@@ -336,6 +336,7 @@ class Peer:
     async def stay(self) -> None:
         """Carry mail, keep shares published and presence current until asked to leave."""
         assert self._mail is not None
+        self._background.start(self.announcing.withdraw_former())
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._mail.run()),

@@ -44,6 +44,9 @@ class JoinOptions:
     """Absolute paths."""
     queue_url: str | None = None
     """AMQP URL with credentials; never to be logged."""
+    limit_up_bytes_per_s: int | None = None
+    limit_down_bytes_per_s: int | None = None
+    """Instead of what config.toml says; 0 is no limit."""
     mailbox: bool | None = None
     """False with --no-mailbox; None leaves it to config.toml and the kind of network."""
     operator: OperatorOptions | None = None
@@ -75,6 +78,8 @@ def join_options(home: Path, given: Mapping[str, Any], *, fallback: Path | None)
         nickname=given["nickname"],
         shares=tuple(given["shares"]),
         queue_url=given["queue"],
+        limit_up_bytes_per_s=given.get("limit_up"),
+        limit_down_bytes_per_s=given.get("limit_down"),
         mailbox=False if given["no_mailbox"] else None,
         operator=operator,
     )

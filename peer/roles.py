@@ -37,7 +37,18 @@ OPERATOR_TRANSFER = TransferConfig(slots=64)
 
 
 def config_of_role(config: Config, options: JoinOptions) -> Config:
-    """Return the settings, with the operator's larger caps where nothing else was set."""
+    """Return the settings with the limits that were asked for.
+
+    The operator's are larger caps where nothing else was set.
+    """
+    asked = {
+        "upload_bytes_per_s": options.limit_up_bytes_per_s,
+        "download_bytes_per_s": options.limit_down_bytes_per_s,
+    }
+    given = {name: rate for name, rate in asked.items() if rate is not None}
+    config = msgspec.structs.replace(
+        config, transfer=msgspec.structs.replace(config.transfer, **given)
+    )
     if options.operator is None:
         return config
     return msgspec.structs.replace(

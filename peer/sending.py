@@ -43,7 +43,7 @@ from queueing.store import StoreKind
 from transfer.errors import PushFailed, ReceiverFull, Refused
 from transfer.hashing import HashedFile, hash_file
 from transfer.names import check_name
-from transfer.push import PushOffer, push_file
+from transfer.push import PushConfig, PushOffer, push_file
 
 DELIVERY_PREFIX_MIN = 8
 CONNECT_TIMEOUT_S = 4.0
@@ -160,7 +160,13 @@ class Sending:
                 tell(Progress(letter.name, "sending", done_bytes, size_bytes, 1))
 
             try:
-                receipt = await push_file(channel, offer, letter.path, on_progress=progress)
+                receipt = await push_file(
+                    channel,
+                    offer,
+                    letter.path,
+                    on_progress=progress,
+                    config=PushConfig(pace=self._core.up),
+                )
             except Refused as error:
                 raise NotPermitted(str(error), hint=error.hint) from error
             except ReceiverFull as error:

@@ -1,7 +1,7 @@
 """What other peers may take from this one, and who may bring something.
 
 Owns the answers to "what is offered here" (shares, and downloads under way) and "who may send
-here". Must not know gRPC or how a file is cut to chunks.
+here", and how many may at a time. Must not know gRPC or how a file is cut to chunks.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 from identity.network import Network
 from peer.background import Background
 from peer.catalog import Catalog, Share
-from peer.config import Config, InboxAccept
+from peer.config import Config, InboxAccept, TransferConfig
 from peer.contacts import Contacts
 from peer.fetching import Fetching
 from peer.sharing import Sharing, why_changed
 from transfer.hashing import Fingerprint
 from transfer.manifest import decode_manifest
+from transfer.service import ServiceConfig
 from transfer.sources import PackSource, Source
 
 
@@ -66,6 +67,13 @@ class Offered:
             return self._sharing.trees.source_of(share)
         fingerprint = Fingerprint(share.size_bytes, share.mtime_ns, share.inode)
         return Source(share.path, decode_manifest(share.manifest), fingerprint)
+
+
+def service_limits(config: TransferConfig) -> ServiceConfig:
+    """Return the service's limits; rates are the core's."""
+    return ServiceConfig(
+        upload_slots_max=config.slots, upload_slots_per_peer_max=min(4, config.slots)
+    )
 
 
 class Acceptance:

@@ -82,6 +82,11 @@ class Sharing:
             )
         self._is_closed = True
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The addresses that records of shares carry."""
+        return self._addresses
+
     def advertise(self, addresses: Sequence[Address]) -> None:
         """Set the addresses that records of shares carry."""
         self._addresses = tuple(addresses)

@@ -32,6 +32,7 @@ from transfer.errors import (
 )
 from transfer.gathering import Gathering
 from transfer.hashing import Fingerprint
+from transfer.limits import Pace
 from transfer.manifest import Manifest, TreeManifest
 from transfer.partial import PartFile
 from transfer.scheduler import Done, Request, Stalled, Swarm, SwarmConfig, Wait
@@ -135,6 +136,7 @@ class Download:
         on_progress: Callable[[Progress], None] | None = None,
         on_bad_holder: Callable[[bytes], None] | None = None,
         on_described: Callable[[], None] | None = None,
+        pace: Pace | None = None,
         config: DownloadConfig | None = None,
         random_source: random.Random | None = None,
         takes_folder: bool = False,
@@ -150,6 +152,7 @@ class Download:
         self._on_progress = on_progress
         self._on_bad_holder = on_bad_holder
         self._on_described = on_described
+        self.pace = pace or Pace()
         self._config = config or DownloadConfig()
         self._random = random_source or random.Random()
         self._takes_folder = takes_folder
@@ -387,6 +390,11 @@ class Download:
     def swarm(self) -> Swarm:
         assert self._swarm is not None
         return self._swarm
+
+    @property
+    def talks(self) -> bool:
+        """Whether a holder is talked to, or tried."""
+        return bool(self._gathering.sessions)
 
     @property
     def may_spread(self) -> bool:

@@ -1,12 +1,15 @@
-"""What an uploader allows: slots and bytes a second.
+"""What a peer allows: slots, and bytes a second up and down.
 
-Owns two pure state machines that are given the time. Knows no stream and no peer but by id.
+Owns two pure state machines that are given the time, and Pace, by which all that moves in one
+direction waits for its turn. Knows no stream and no peer but by id.
 
 Slots: `enter(peer)` is true when a stream may run and must be paired with `leave(peer)`; at most
 `slots_max` run in all and `slots_per_peer_max` for one peer. TokenBucket: `reserve(bytes, now)`
 books the bytes and returns how long to wait before sending them; booked bytes never exceed
 rate · time + burst.
 """
+
+import asyncio
 
 from transfer.manifest import CHUNK_SIZE_MIN_BYTES
 
@@ -61,3 +64,26 @@ class TokenBucket:
         self._at = max(now, self._at)
         self._level -= size_bytes
         return max(0.0, -self._level / self._rate)
+
+
+class Pace:
+    """Bytes a second of one direction, over all streams of a peer together."""
+
+    def __init__(self, rate_bytes_per_s: int | None = None) -> None:
+        assert rate_bytes_per_s is None or rate_bytes_per_s > 0
+        self.rate_bytes_per_s = rate_bytes_per_s
+        self._bucket: TokenBucket | None = None
+
+    def wait_before(self, size_bytes: int, *, now: float) -> float:
+        """Book bytes and return the seconds to wait before they move on."""
+        if self.rate_bytes_per_s is None:
+            return 0.0
+        if self._bucket is None:
+            self._bucket = TokenBucket(self.rate_bytes_per_s, now=now)
+        return self._bucket.reserve(size_bytes, now=now)
+
+    async def take(self, size_bytes: int) -> None:
+        """Wait until so many bytes may move on."""
+        wait_s = self.wait_before(size_bytes, now=asyncio.get_running_loop().time())
+        if wait_s:
+            await asyncio.sleep(wait_s)

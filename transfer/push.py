@@ -7,7 +7,7 @@ Knows nothing of who may send and of what a receipt says: both are the peer's.
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from transfer.errors import (
     UnsafeName,
 )
 from transfer.hashing import open_regular, read_exactly
+from transfer.limits import Pace
 from transfer.manifest import Manifest
 from transfer.wire import FRAME_DATA_MAX_BYTES
 
@@ -111,6 +112,8 @@ class PushConfig:
     """The receiver must have made a finished file safe within this."""
     status_wait_s: float = 0.5
     """How long a second attempt waits after its first chunk for the receiver to object."""
+    pace: Pace = field(default_factory=Pace)
+    """The limit of bytes a second, shared with other uploads."""
 
 
 async def push_file(
@@ -214,6 +217,7 @@ async def _send(
                 return
             piece = bytes(view[start : start + FRAME_DATA_MAX_BYTES])
             request = transfer_pb2.PushRequest(offset=offset + start, data=piece)
+            await config.pace.take(len(piece))
             async with asyncio.timeout(config.idle_timeout_s):
                 await _write(call, request.SerializeToString(), reply)
         if again and chunk == first:

@@ -20,6 +20,7 @@ from transfer.errors import (
     TransferError,
     UnsafeName,
 )
+from transfer.limits import Pace
 from transfer.manifest import decode_manifest
 from transfer.names import check_name
 from transfer.push import REASON_KEY, SEAL_ID_BYTES, Accept, Caller, Inbox, PushOffer
@@ -32,8 +33,23 @@ class _MalformedError(TransferError):
     """the push is malformed"""
 
 
+class _Watch:
+    """Ends a push on which nothing moves."""
+
+    def __init__(self, idle: asyncio.Timeout, idle_s: float) -> None:
+        self._idle = idle
+        self._idle_s = idle_s
+
+    def moved(self, wait_s: float = 0.0) -> None:
+        """Begin to count anew, after a time that we wait ourselves."""
+        self._idle.reschedule(asyncio.get_running_loop().time() + wait_s + self._idle_s)
+
+    def pause(self) -> None:
+        self._idle.reschedule(None)
+
+
 async def receive_push(
-    context: Context, inbox: Inbox, caller: Caller, idle_timeout_s: float
+    context: Context, inbox: Inbox, caller: Caller, idle_timeout_s: float, pace: Pace
 ) -> None:
     """Take one push; ends the call with the status that says why when it is not taken."""
     try:
@@ -41,7 +57,7 @@ async def receive_push(
             offer = await _read_offer(context)
             accept = await inbox.offer(caller, offer)
             try:
-                await _take(context, offer, accept, idle, idle_timeout_s)
+                await _take(context, offer, accept, _Watch(idle, idle_timeout_s), pace)
             finally:
                 await accept.sink.close()
     except TimeoutError:
@@ -51,33 +67,33 @@ async def receive_push(
 
 
 async def _take(
-    context: Context, offer: PushOffer, accept: Accept, idle: asyncio.Timeout, idle_s: float
+    context: Context, offer: PushOffer, accept: Accept, watch: _Watch, pace: Pace
 ) -> None:
-    manifest, loop = offer.manifest, asyncio.get_running_loop()
+    manifest = offer.manifest
     at = accept.committed_bytes
     assert at == manifest.size_bytes or at % manifest.chunk_size_bytes == 0
     await context.write(transfer_pb2.PushReply(committed_bytes=at).SerializeToString())
     for chunk in range(-(-at // manifest.chunk_size_bytes), manifest.chunk_count):
         offset, length = manifest.span(chunk)
-        data = await _read_chunk(context, offset, length, idle, idle_s)
+        data = await _read_chunk(context, offset, length, watch, pace)
         if not manifest.verifies(chunk, data):
             raise _MalformedError("a chunk does not match the manifest")
         await accept.sink.write(offset, data)
     # The sender waits for the receipt now: it is the sink's disk that may take its time.
-    idle.reschedule(None)
+    watch.pause()
     receipt = await accept.sink.finish()
-    idle.reschedule(loop.time() + idle_s)
+    watch.moved()
     await context.write(transfer_pb2.PushReply(receipt=receipt).SerializeToString())
 
 
 async def _read_chunk(
-    context: Context, offset: int, length: int, idle: asyncio.Timeout, idle_s: float
+    context: Context, offset: int, length: int, watch: _Watch, pace: Pace
 ) -> bytes:
     parts: list[bytes] = []
     done = 0
     while done < length:
         request = await _read_request(context)
-        idle.reschedule(asyncio.get_running_loop().time() + idle_s)
+        watch.moved()
         size = len(request.data)
         if request.offset != offset + done or not 0 < size <= FRAME_DATA_MAX_BYTES:
             raise _MalformedError("data out of order")
@@ -85,6 +101,9 @@ async def _read_chunk(
             raise _MalformedError("a frame reaches over the end of its chunk")
         parts.append(request.data)
         done += size
+        if wait_s := pace.wait_before(size, now=asyncio.get_running_loop().time()):
+            watch.moved(wait_s)
+            await asyncio.sleep(wait_s)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

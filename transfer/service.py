@@ -17,7 +17,7 @@ from identity.errors import ShoalError
 from protos import transfer_pb2
 from transfer.bitmap import encode_bitmap
 from transfer.errors import SourceChanged, SourceUnreadable
-from transfer.limits import Slots, TokenBucket
+from transfer.limits import Pace, Slots
 from transfer.manifest import TreeManifest
 from transfer.packs import PackRead, read_pack_blocking
 from transfer.push import REASON_KEY, Caller, Inbox
@@ -83,7 +83,10 @@ class TransferService:
         inbox: Inbox | None = None,
         config: ServiceConfig | None = None,
         on_upload: UploadObserver | None = None,
+        up: Pace | None = None,
+        down: Pace | None = None,
     ) -> None:
+        """Take what is served; `up` and `down` are shared with whatever else moves bytes."""
         self._shares = shares
         self._identify = identify
         self._inbox = inbox
@@ -91,7 +94,8 @@ class TransferService:
         self._on_upload = on_upload
         self._slots = Slots(self._config.upload_slots_max, self._config.upload_slots_per_peer_max)
         self._pushes = Slots(self._config.pushes_max, self._config.pushes_per_peer_max)
-        self._bucket: TokenBucket | None = None
+        self._up = up or Pace(self._config.upload_bytes_per_s)
+        self._down = down or Pace()
         self._spreading = Spreading()
         # Contents that were served here until their file changed, the longest ago first.
         self._changed: OrderedDict[bytes, None] = OrderedDict()
@@ -158,7 +162,9 @@ class TransferService:
         if not self._pushes.enter(caller.peer_id):
             await self._abort_busy(context)
         try:
-            await receive_push(context, self._inbox, caller, self._config.idle_timeout_s)
+            await receive_push(
+                context, self._inbox, caller, self._config.idle_timeout_s, self._down
+            )
         finally:
             self._pushes.leave(caller.peer_id)
 
@@ -233,16 +239,11 @@ class TransferService:
 
     def frame_bytes(self) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
-        return LIMITED_FRAME_BYTES if self._config.upload_bytes_per_s else FRAME_DATA_MAX_BYTES
+        return LIMITED_FRAME_BYTES if self._up.rate_bytes_per_s else FRAME_DATA_MAX_BYTES
 
     def wait_before(self, size_bytes: int, now: float) -> float:
         """Book bytes on the rate limit and return the seconds to wait."""
-        rate = self._config.upload_bytes_per_s
-        if rate is None:
-            return 0.0
-        if self._bucket is None:
-            self._bucket = TokenBucket(rate, now=now)
-        return self._bucket.reserve(size_bytes, now=now)
+        return self._up.wait_before(size_bytes, now=now)
 
     def gives(self, source: Source, peer_id: bytes, chunk: int, now: float) -> bool:
         """Say whether a peer is given a chunk; see transfer.spreading."""

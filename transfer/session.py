@@ -20,6 +20,7 @@ from protos import transfer_pb2
 from transfer.bitmap import decode_bitmap
 from transfer.candidates import Holder, SessionEnd
 from transfer.errors import BadManifest, TransferError
+from transfer.limits import Pace
 from transfer.manifest import Manifest, decode_manifest
 from transfer.scheduler import Swarm
 from transfer.wire import (
@@ -76,6 +77,7 @@ class DownloadSide(Protocol):
     """What a session needs of its download."""
 
     content_id: bytes
+    pace: Pace
 
     @property
     def manifest(self) -> Manifest | None: ...
@@ -328,6 +330,7 @@ class HolderSession:
                 return
             self._rearm()
             self._download.received(self._peer_id, len(frame.data))
+            await self._keep_pace(len(frame.data))
             assembly = self._assemblies[frame.request]
             if frame.status is FrameStatus.MISSING:
                 del self._assemblies[frame.request]
@@ -341,6 +344,15 @@ class HolderSession:
                 del self._assemblies[frame.request]
                 self._silence_when_idle()
                 await self._verify(assembly)
+
+    async def _keep_pace(self, size_bytes: int) -> None:
+        """Read on only when the limit allows it: gRPC then slows the holder down."""
+        loop = asyncio.get_running_loop()
+        wait_s = self._download.pace.wait_before(size_bytes, now=loop.time())
+        if wait_s:
+            if self._alarm is not None and self._end is None:
+                self._alarm.reschedule(loop.time() + wait_s + self._config.idle_timeout_s)
+            await asyncio.sleep(wait_s)
 
     def _judge(self, frame: FetchFrame | None) -> SessionEnd | None:
         """Say whether a frame ends the session."""
