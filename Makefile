@@ -7,7 +7,7 @@ SOURCES := cli.py bench console dht identity peer queueing rpc simulation transf
 # Two workers, since the test machines have two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht bench-transfer simulate bench-publish bench-queueing fuzz torture
+.PHONY: demo test lint check protos lock svg clean help setup bench-setup bench-dht bench-transfer simulate bench-publish bench-queueing bench-local fuzz torture
 
 help:
 	@echo "make demo   a private network of real processes on this machine, the whole story in half a minute"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
 	@echo "make bench-transfer  transfers beside libtorrent, magic-wormhole, aria2, a plain TLS copy; ten minutes"
 	@echo "make bench-publish  what publishing 10,000 files on 100 peers costs, some minutes"
+	@echo "make bench-local  how fast commands start and files are hashed, one minute"
 	@echo "make bench-queueing  deliveries beside bare pika and plain gRPC uploads, some minutes"
 
 setup: $(STAMP)
@@ -78,6 +79,10 @@ simulate: $(BENCH_STAMP)
 # What publishing 10,000 files in a network of 100 peers costs; BENCH="--files 1000" and the like.
 bench-publish: $(STAMP)
 	@$(BIN)/python -m bench.publish $(BENCH)
+
+# How fast commands start, a request is answered, files are hashed; BENCH="--repetitions 30" and the like.
+bench-local: $(STAMP)
+	@$(BIN)/python -m bench.local $(BENCH)
 
 # Deliveries beside bare pika, plain gRPC uploads and get; starts a private RabbitMQ of its own.
 bench-queueing: $(STAMP)

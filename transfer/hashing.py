@@ -57,9 +57,14 @@ class HashedFile:
     fingerprint: Fingerprint
 
 
-async def hash_file(path: Path, progress: ProgressCallback | None = None) -> HashedFile:
-    """Hash a file on all processors; SourceUnreadable, SourceChanged, FileTooLarge."""
-    pool = _pool()
+async def hash_file(
+    path: Path, progress: ProgressCallback | None = None, *, pool: ThreadPoolExecutor | None = None
+) -> HashedFile:
+    """Hash a file on all processors; SourceUnreadable, SourceChanged, FileTooLarge.
+
+    A `pool` of other threads is for measurements.
+    """
+    pool = pool or _pool()
     begun = await run_to_end(
         lambda: _begin(path, progress),
         undo=lambda begun: begun.close() if isinstance(begun, _Reading) else None,

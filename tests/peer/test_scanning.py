@@ -66,6 +66,25 @@ def test_folder_named_by_a_link_is_looked_through(folder: Path, tmp_path: Path) 
     assert names == ["file"]
 
 
+def test_folder_that_becomes_a_link_while_it_is_looked_at_leads_nowhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/key").write_text("secret")
+    (folder / "below").mkdir()
+    open_file = os.open
+
+    def swapped(path: str, flags: int) -> int:
+        if path.endswith("below"):
+            (folder / "below").rmdir()
+            (folder / "below").symlink_to(tmp_path / "secret")
+        return open_file(path, flags)
+
+    monkeypatch.setattr(scanning.os, "open", swapped)
+    names, found = looked(folder)
+    assert (names, found.is_partial) == ([], False)
+
+
 def test_home_of_the_peer_is_never_shared_whatever_leads_to_it(
     folder: Path, tmp_path: Path
 ) -> None:
