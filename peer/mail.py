@@ -416,7 +416,7 @@ class Mail:
         await self.caretaker.is_back(peer_id)
         await self._journal.hasten(peer_id)
         await self._nudge(peer_id)
-        await self.caretaker.tell_taken_over(Host(peer_id, ()))
+        await self.caretaker.tell_taken_over(Host(peer_id, ()), self._kept)
 
     async def _nudge(self, recipient: bytes) -> None:
         """Tell a recipient that is there that mail of its waits here."""

@@ -25,6 +25,7 @@ from identity.keys import Identity, show_peer_id
 from queueing.audit import NONCE_BYTES, Answer, Challenge, Finding, judge, proof_of
 from queueing.errors import BadEnvelope, BadReceipt, QueueError, Unavailable
 from queueing.journal import Journal
+from queueing.kept import KeptMail
 from queueing.mailbox_client import Host, MailboxClient
 from queueing.mailbox_wire import CHALLENGES_MAX, ENDED_MAX
 from queueing.placements import HOSTS_PER_DELIVERY_MAX, WatchedHost
@@ -181,7 +182,7 @@ class Caretaker:
             await self._book.promise(delivery_id, promise.keeper_id, row.expires_ms, signed)
         return not is_end(row.state)
 
-    async def tell_taken_over(self, sender: Host) -> None:
+    async def tell_taken_over(self, sender: Host, kept: KeptMail) -> None:
         """Tell a sender that is there of deliveries that we took over from hosts that left."""
         while taken := await self._book.taken_over(sender.peer_id, ENDED_MAX):
             moved = [
@@ -196,7 +197,7 @@ class Caretaker:
                     ),
                 )
                 for delivery_id, expires_ms in taken
-                if await self._spool.keeps(delivery_id)
+                if await kept.manifest(delivery_id) is not None
             ]
             if moved:
                 await self._client.moved(sender, moved)

@@ -11,7 +11,7 @@ by every peer: one that sent a letter, or kept mail until lately, hands out what
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -306,19 +306,16 @@ class MailboxService:
         row = await self._spool.row(delivery_id)
         if row is None or row.sender != caller:
             return wire.AuditAnswer(gone=True)
-        if row.stage is Stage.SETTLED:
-            for receipt in await self._spool.receipts(caller, [delivery_id]):
-                return wire.AuditAnswer(receipt=receipt)
         manifest = await self._spool.manifest(delivery_id) if row.stage is Stage.HELD else None
-        if manifest is None or challenge.index >= manifest.count:
-            return wire.AuditAnswer(gone=True)
-        try:
-            sealed = await self._spool.read(manifest, challenge.index)
-        except BadEnvelope:
-            return wire.AuditAnswer(gone=True)
-        return wire.AuditAnswer(
-            proof=proof_of(nonce, self._identity.peer_id, delivery_id, challenge.index, sealed)
-        )
+        if manifest is not None and challenge.index < manifest.count:
+            with suppress(BadEnvelope):  # lost here; or the recipient fetched it another way
+                sealed = await self._spool.read(manifest, challenge.index)
+                host_id = self._identity.peer_id
+                proof = proof_of(nonce, host_id, delivery_id, challenge.index, sealed)
+                return wire.AuditAnswer(proof=proof)
+        for receipt in await self._spool.receipts(caller, [delivery_id]):
+            return wire.AuditAnswer(receipt=receipt)
+        return wire.AuditAnswer(gone=True)
 
     async def _farewell(
         self, request: wire.FarewellRequest, context: _Context

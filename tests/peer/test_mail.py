@@ -9,14 +9,16 @@ import pytest
 from identity.keys import Identity
 from peer import mail as mail_module
 from peer.background import Background
-from peer.config import Config
+from peer.config import Config, MailboxConfig
 from peer.core import Core
 from peer.inbox import Inbox
 from peer.mail import Mail
 from peer.received import ReceivedJournal
 from peer.serving import Acceptance
+from queueing.errors import MailboxFull
 from queueing.journal import OutboxRow
 from tests.peer.cores import address_of, cores_of
+from tests.queueing.letters import HOUR_MS, seal
 from transfer.hashing import hash_file_blocking
 from transfer.inbox import InboxFolder
 
@@ -46,29 +48,33 @@ class Post:
         return sent.row
 
 
+async def mail_of(core: Core, background: Background) -> Mail:
+    inbox = Inbox(
+        core.identity.peer_id,
+        Acceptance(Config(), core.file.network, core.contacts),
+        InboxFolder(core.home.inbox, 1 << 30),
+        ReceivedJournal(core.database),
+        file_bytes_max=1 << 30,
+        on_received=lambda _row: None,
+    )
+    return await Mail.open(
+        core,
+        inbox,
+        Acceptance(Config(), core.file.network, core.contacts),
+        background,
+        queue_url=None,
+        keeps_mail=True,
+        is_desk=False,
+        on_change=lambda _row: None,
+    )
+
+
 @pytest.fixture
 async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Post, Core]]:
     monkeypatch.setattr(mail_module, "TIDY_AFTER_S", 0.01)
     async with cores_of(tmp_path / "homes", "ada", "bob") as [ada, bob]:
         background = Background()
-        acceptance = Acceptance(Config(), ada.file.network, ada.contacts)
-        inbox = Inbox(
-            ada.identity.peer_id,
-            acceptance,
-            InboxFolder(ada.home.inbox, 1 << 30),
-            ReceivedJournal(ada.database),
-            file_bytes_max=1 << 30,
-            on_received=lambda _row: None,
-        )
-        mail = await Mail.open(
-            ada,
-            inbox,
-            acceptance,
-            background,
-            queue_url=None,
-            keeps_mail=True,
-            on_change=lambda _row: None,
-        )
+        mail = await mail_of(ada, background)
         mail.advertise([address_of(ada)])
         running = asyncio.create_task(mail.run())
         yield Post(ada, mail), bob
@@ -83,7 +89,7 @@ async def hosts_seen_by(core: Core) -> list[bytes]:
 
 
 async def until_seen(core: Core, hosts: list[bytes]) -> None:
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(30.0):
         while await hosts_seen_by(core) != hosts:
             pass  # each look takes a round trip
 
@@ -139,3 +145,38 @@ async def test_mail_that_comes_while_records_are_compared_keeps_its_record(
     monkeypatch.setattr(ada.mail._spool, "recipients", look_away)
     await ada.mail._withdraw_idle()
     assert await hosts_seen_by(bob) == [ada.core.identity.peer_id]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("quota_bytes", "quota-bytes"),
+        ("sender_quota_bytes", "sender-quota-bytes"),
+        ("recipient_quota_bytes", "recipient-quota-bytes"),
+        ("free_bytes_min", "free-bytes-min"),
+    ],
+)
+async def test_each_quota_of_the_configuration_holds_and_is_told(
+    tmp_path: Path, setting: str, told: str
+) -> None:
+    limit_bytes = 1 << 60 if setting == "free_bytes_min" else 6_000
+    async with cores_of(tmp_path / "homes", "ada") as [ada]:
+        ada.config = Config(mailbox=MailboxConfig(**{setting: limit_bytes}))
+        mail = await mail_of(ada, Background())
+        try:
+            now_ms = ada.dht.now_ms()
+            sender, network_id = Identity.generate(), ada.file.network.network_id
+            deposits = [
+                seal(sender, ABSENT, b"x", created_ms=now_ms, expires_ms=now_ms + HOUR_MS,
+                     network_id=network_id)
+                for _number in range(2)
+            ]  # fmt: skip
+            if setting != "free_bytes_min":  # the padding makes 4 KiB of each
+                await mail._spool.deposit(*deposits[0])
+            with pytest.raises(MailboxFull):
+                await mail._spool.deposit(*deposits[1])
+            figures = await mail.figures()
+            assert figures[told] == limit_bytes
+            assert figures["deliveries"] == (setting != "free_bytes_min")
+        finally:
+            await mail.close()

@@ -231,7 +231,7 @@ async def test_a_sender_that_was_away_hears_of_the_move_from_the_heir(scene: Sce
     assert await scene.hosts[0].leave() == 1
     assert scene.spare.name not in (await scene.alice.row(row)).held_by
     await scene.alice.start()
-    await scene.spare.caretaker.tell_taken_over(scene.alice.host)
+    await scene.spare.caretaker.tell_taken_over(scene.alice.host, scene.spare.spool)
     assert scene.spare.name in (await scene.alice.row(row)).held_by
     assert await scene.spare.journal.placements.taken_over(scene.alice.own.peer_id, 9) == []
 

@@ -386,6 +386,23 @@ async def test_an_audit_of_what_was_received_brings_the_receipt(served: Served) 
     assert answers == [Answer(receipt=receipt)]
 
 
+async def test_what_the_recipient_fetched_another_way_is_proven_by_its_receipt(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is with a broker behind the mailbox: chunks are gone before the receipt is known."""
+    manifest = await _deposit(served)
+    (tmp_path / "host" / "sealed" / manifest.delivery_id.hex()).unlink()
+    receipt = receipt_for(BOB, manifest)
+
+    async def receipts(_sender: bytes, _delivery_ids: object) -> list[bytes]:
+        return [receipt]
+
+    monkeypatch.setattr(served.spool, "receipts", receipts)
+    challenge = Challenge(manifest.delivery_id, 0)
+    answers = await served.client(ALICE).audit(served.host, NONCE, [challenge])
+    assert answers == [Answer(receipt=receipt)]
+
+
 async def test_audits_are_bounded_and_need_a_whole_nonce(served: Served) -> None:
     alice, challenge = served.client(ALICE), Challenge(bytes(32), 0)
     with pytest.raises(TooLarge):
