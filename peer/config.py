@@ -73,6 +73,8 @@ class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """RabbitMQ's management API, for the operator's commands; unset: the broker's host, 15672."""
     ca_file: str | None = None
     """The authority that signed the broker's certificate; relative to the home."""
+    delivery_bytes_max: int = 64 * 1024 * 1024
+    """Of a larger one only a claim goes to the broker, its chunks to mailboxes; 0: never."""
     queue_bytes_max: int = 10 * _GIB
     """What may wait for one peer on the broker; `bootstrap --setup-queue` sets it."""
 
@@ -189,6 +191,7 @@ def _check(config: Config, name: str) -> None:
         "mailbox.recipient_quota_bytes": config.mailbox.recipient_quota_bytes,
         "mailbox.free_bytes_min": config.mailbox.free_bytes_min,
         "mailbox.retention_s": config.mailbox.retention_s - 1,
+        "queue.delivery_bytes_max": config.queue.delivery_bytes_max,
         "queue.queue_bytes_max": config.queue.queue_bytes_max - QUEUE_BYTES_MIN,
         "transfer.upload_bytes_per_s": config.transfer.upload_bytes_per_s,
         "transfer.download_bytes_per_s": config.transfer.download_bytes_per_s,

@@ -36,6 +36,7 @@ from queueing.mailbox_client import Host, MailboxClient
 from queueing.mailbox_service import MailboxConfig, MailboxHooks, MailboxService
 from queueing.mailbox_store import MailboxStore
 from queueing.rabbitmq import RabbitStore
+from queueing.rabbitmq_claims import ClaimingStore
 from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_health import QueueHealth
 from queueing.rabbitmq_url import parse_amqp_url
@@ -130,7 +131,7 @@ class Mail:
         *,
         queue_url: str | None,
         keeps_mail: bool,
-        is_desk: bool,
+        is_desk: bool = False,
         on_change: Callable[[OutboxRow], None],
     ) -> Mail:
         """Open spool and journal in the home; a bad queue URL is BadAmqpUrl.
@@ -310,7 +311,7 @@ class Mail:
             match means:
                 case DeliveryMeans.QUEUE:
                     if self.queue_store is not None:
-                        stores.append(self.queue_store)
+                        stores.append(self._by_size(self.queue_store))
                 case DeliveryMeans.MAILBOX:
                     stores.append(self.mailbox_store)
         return stores
@@ -330,6 +331,23 @@ class Mail:
                 audit_ms=delivery.audit_s * 1000, silent_max_ms=delivery.host_silent_s * 1000
             ),
         )
+
+    def _by_size(self, broker: RabbitStore) -> PendingStore:
+        """Return what takes deliveries for the broker: large ones go to mailboxes, if allowed."""
+        limit = self._core.config.queue.delivery_bytes_max
+        if not limit or not self.allows(DeliveryMeans.MAILBOX, ()):
+            return broker
+        return ClaimingStore(
+            broker,
+            self.mailbox_store,
+            whole_bytes_max=limit,
+            on_claim=self._on_claim,
+        )
+
+    def _on_claim(self, hosts: Sequence[bytes]) -> None:
+        for host_id in hosts:
+            self._hosts.nudged(host_id)
+        self.courier.wake()
 
     def _rabbit(self, url: str) -> RabbitStore:
         return RabbitStore(

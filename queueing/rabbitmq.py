@@ -39,7 +39,9 @@ from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_health import QueueHealth
 from queueing.rabbitmq_link import BrokerLink
 from queueing.rabbitmq_messages import (
+    CLAIM_HOSTS_MAX,
     ChunkMail,
+    ClaimMail,
     Mail,
     ManifestMail,
     ReceiptMail,
@@ -171,6 +173,19 @@ class RabbitStore:
         finally:
             await asyncio.to_thread(self._staging.forget_sent, manifest.delivery_id)
         return True
+
+    # What a ClaimingStore uses besides.
+
+    async def claim(self, manifest: OuterManifest, hosts: Sequence[bytes]) -> None:
+        """Tell the recipient, through its queue, at which mailbox peers a delivery lies."""
+        queue = mail_queue(self._network_id, manifest.recipient)
+        mail = ClaimMail(manifest, tuple(hosts[:CLAIM_HOSTS_MAX]))
+        await self._publisher.publish(queue, mail, manifest.expires_ms, declare=True)
+
+    async def claims(self, recipient: bytes) -> dict[bytes, tuple[bytes, ...]]:
+        """Return the claims that came, by delivery id, until they expire."""
+        now_ms = self._wall_ms()
+        return await asyncio.to_thread(self._staging.claims, recipient, now_ms=now_ms)
 
     # What a desk (queueing.broker_desk) uses, which answers for many recipients.
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Any, assert_never
 
 from identity.encoding import length_prefixed
-from identity.keys import Identity, show_peer_id
+from identity.keys import PEER_ID_BYTES, Identity, show_peer_id
 from identity.signing import Purpose, verify
 from queueing.envelope import (
     CHUNK_BYTES_MAX,
@@ -35,6 +35,8 @@ from queueing.receipt import RECEIPT_BYTES_MAX
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """What RabbitMQ 4 takes at most; the largest sealed chunk is half of it."""
 assert CHUNK_BYTES_MAX + TAG_BYTES < MESSAGE_BYTES_MAX
+CLAIM_HOSTS_MAX = 16
+"""Hosts that one claim names."""
 EXPIRATION_MAX_MS = 2**32 - 1
 _SIGNATURE_BYTES = 64
 _CANCEL_TAG = b"shoal cancel 1"
@@ -47,6 +49,7 @@ class Kind(StrEnum):
     CHUNK = "chunk"
     CANCEL = "cancel"
     RECEIPT = "receipt"
+    CLAIM = "claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,20 @@ class ReceiptMail:
     receipt: bytes
 
 
-Mail = ManifestMail | ChunkMail | CancelMail | ReceiptMail
+@dataclass(frozen=True, slots=True)
+class ClaimMail:
+    """A delivery whose chunks lie with mailbox peers: its manifest, and the ids of those peers."""
+
+    manifest: OuterManifest
+    hosts: tuple[bytes, ...]
+
+    @property
+    def delivery_id(self) -> bytes:
+        """Hash of the manifest."""
+        return self.manifest.delivery_id
+
+
+Mail = ManifestMail | ChunkMail | CancelMail | ReceiptMail | ClaimMail
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,8 @@ def kind_of(mail: Mail) -> Kind:
             return Kind.CANCEL
         case ReceiptMail():
             return Kind.RECEIPT
+        case ClaimMail():
+            return Kind.CLAIM
     assert_never(mail)
 
 
@@ -158,6 +176,8 @@ def encode_mail(mail: Mail) -> Encoded:
             return Encoded(headers, signature)
         case ReceiptMail(_, receipt):
             return Encoded(headers, receipt)
+        case ClaimMail(manifest, hosts):
+            return Encoded(headers, bytes([len(hosts)]) + b"".join(hosts) + manifest.encoded)
     assert_never(mail)
 
 
@@ -176,6 +196,8 @@ def decode_mail(headers: Mapping[str, Any] | None, body: bytes) -> Mail | None:
             return CancelMail(delivery_id, body)
         case Kind.RECEIPT.value if 0 < len(body) <= RECEIPT_BYTES_MAX:
             return ReceiptMail(delivery_id, body)
+        case Kind.CLAIM.value:
+            return _claim(delivery_id, body)
     return None
 
 
@@ -203,6 +225,16 @@ def _manifest(delivery_id: bytes, body: bytes) -> ManifestMail | None:
     except BadEnvelope:
         return None
     return ManifestMail(manifest) if manifest.delivery_id == delivery_id else None
+
+
+def _claim(delivery_id: bytes, body: bytes) -> ClaimMail | None:
+    count = body[0] if body else 0
+    end = 1 + PEER_ID_BYTES * count
+    announced = _manifest(delivery_id, body[end:]) if 1 <= count <= CLAIM_HOSTS_MAX else None
+    if announced is None:
+        return None
+    hosts = (body[at : at + PEER_ID_BYTES] for at in range(1, end, PEER_ID_BYTES))
+    return ClaimMail(announced.manifest, tuple(dict.fromkeys(hosts)))
 
 
 def _chunk(delivery_id: bytes, headers: Mapping[str, Any], body: bytes) -> ChunkMail | None:

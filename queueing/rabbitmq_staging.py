@@ -24,18 +24,23 @@ from typing import assert_never
 from blake3 import blake3
 
 from identity.files import sync_folder, write_at
+from identity.keys import PEER_ID_BYTES
 from queueing.envelope import OuterManifest, decode_manifest
 from queueing.errors import BadEnvelope, Expired, MailboxFull, StorageFailed
 from queueing.rabbitmq_messages import (
     CancelMail,
     ChunkMail,
+    ClaimMail,
     Mail,
     ManifestMail,
     ReceiptMail,
     cancel_is_good,
     kind_of,
 )
+from queueing.rabbitmq_tables import SCHEMA
 
+CLAIMS_MAX = 10_000
+"""Deliveries that lie with mailbox peers and are remembered; the next are not."""
 POISON_MAX = 1_000
 """Rejected messages that are remembered, the latest ones."""
 POISON_LIFE_MS = 7 * 24 * 3600 * 1000
@@ -46,42 +51,6 @@ ORPHAN_LIFE_MS = 24 * 3600 * 1000
 """A chunk that nobody has announced after this time is poison after all."""
 RECEIPTS_A_DELIVERY_MAX = 8
 """Whoever may write to the broker can forge receipts; the true one must still find room."""
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS mail (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,
-    delivery_id BLOB NOT NULL UNIQUE,
-    recipient BLOB NOT NULL,
-    manifest BLOB,            -- NULL once settled
-    have BLOB NOT NULL,       -- one byte a chunk, 1 when it is in the file
-    missing INTEGER NOT NULL,
-    held_bytes INTEGER NOT NULL,
-    expires_ms INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS receipts (
-    delivery_id BLOB NOT NULL,
-    receipt BLOB NOT NULL,
-    expires_ms INTEGER NOT NULL,
-    PRIMARY KEY (delivery_id, receipt)
-) STRICT;
-CREATE TABLE IF NOT EXISTS sent (
-    delivery_id BLOB PRIMARY KEY,
-    sealed_bytes INTEGER NOT NULL,
-    expires_ms INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS orphans (
-    delivery_id BLOB NOT NULL,
-    digest BLOB NOT NULL,     -- a forgery must not stand in the true chunk's place
-    place INTEGER NOT NULL,
-    sealed BLOB NOT NULL,
-    at_ms INTEGER NOT NULL,
-    PRIMARY KEY (delivery_id, digest, place)
-) STRICT;
-CREATE TABLE IF NOT EXISTS poison (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,
-    what TEXT NOT NULL,
-    at_ms INTEGER NOT NULL
-) STRICT;
-"""
 
 
 class Verdict(enum.Enum):
@@ -132,7 +101,7 @@ class Staging:
         self._db = sqlite3.connect(folder / "rabbitmq.db", check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(SCHEMA)
         self._sweep_files()
 
     def close(self) -> None:
@@ -229,6 +198,18 @@ class Staging:
                 for (receipt,) in self._db.execute(query, (delivery_id,))
             ]
 
+    def claims(self, recipient: bytes, *, now_ms: int) -> dict[bytes, tuple[bytes, ...]]:
+        """Return the deliveries that lie with mailbox peers, each with those peers' ids."""
+        query = "SELECT delivery_id, hosts FROM claims WHERE recipient = ? AND expires_ms > ?"
+        with self._lock:
+            rows = self._db.execute(query, (recipient, now_ms)).fetchall()
+        return {
+            delivery_id: tuple(
+                hosts[at : at + PEER_ID_BYTES] for at in range(0, len(hosts), PEER_ID_BYTES)
+            )
+            for delivery_id, hosts in rows
+        }
+
     def poison(self) -> list[tuple[str, int, int]]:
         """Return what was rejected of late: (kind of message, how many, when last)."""
         query = "SELECT what, count(*), max(at_ms) FROM poison GROUP BY what ORDER BY what"
@@ -254,6 +235,7 @@ class Staging:
                 self._db.execute("DELETE FROM mail WHERE expires_ms <= ?", (now_ms,))
                 self._db.execute("DELETE FROM receipts WHERE expires_ms <= ?", (now_ms,))
                 self._db.execute("DELETE FROM sent WHERE expires_ms <= ?", (now_ms,))
+                self._db.execute("DELETE FROM claims WHERE expires_ms <= ?", (now_ms,))
                 self._expire_orphans(now_ms)
                 self._db.execute("DELETE FROM poison WHERE at_ms <= ?", (now_ms - POISON_LIFE_MS,))
             for delivery_id in expired:
@@ -271,6 +253,8 @@ class Staging:
                 return self._accept_cancel(mail, taking)
             case ReceiptMail():
                 return self._accept_receipt(mail, taking)
+            case ClaimMail():
+                return self._accept_claim(mail, taking)
         assert_never(mail)
 
     def _accept_manifest(self, manifest: OuterManifest, taking: _Taking) -> Verdict:
@@ -314,6 +298,24 @@ class Staging:
         row.held_bytes += size_bytes
         row.have[chunk.index] = 1
         row.fresh.append(chunk)
+        return Verdict.KEPT
+
+    def _accept_claim(self, claim: ClaimMail, taking: _Taking) -> Verdict:
+        manifest = claim.manifest
+        try:
+            manifest.check(self._network_id, taking.now_ms)
+        except Expired:
+            return Verdict.KEPT
+        except BadEnvelope:
+            return Verdict.POISON
+        if manifest.recipient != taking.recipient:
+            return Verdict.POISON
+        (count,) = self._db.execute("SELECT count(*) FROM claims").fetchone()
+        if count < CLAIMS_MAX:  # else its `mail` record is found all the same
+            self._db.execute(
+                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)",
+                (claim.delivery_id, taking.recipient, b"".join(claim.hosts), manifest.expires_ms),
+            )
         return Verdict.KEPT
 
     def _keep_orphan(self, chunk: ChunkMail, taking: _Taking) -> Verdict:

@@ -151,6 +151,25 @@ def test_unreachable_broker_leaves_the_mail_to_mailboxes_or_fails_where_it_is_th
         assert by_mailbox["held_by"] == [host.id]
 
 
+def test_large_file_lies_with_mailboxes_and_is_announced_by_the_broker(
+    url: str, network: Path, tmp_path: Path
+) -> None:
+    source = write_file(tmp_path, "large.bin", 1_500_000)
+    ada, bob, host = (PeerProcess(tmp_path, name) for name in ("ada", "bob", "host"))
+    with ada, bob, host:
+        bob.join("--no-mailbox", network=network, extra={"SHOAL_QUEUE": url})
+        assert bob.terminate() == 0
+        host.join(network=network)
+        configure(ada, '[queue]\ndelivery_bytes_max = "1MiB"\n')
+        ada.join("--no-mailbox", network=network, extra={"SHOAL_QUEUE": url})
+        sent = send(ada, source, bob.id)
+        assert (sent["state"], sent["held_by"]) == ("stored", [host.id, "rabbitmq"])
+        bob.join("--no-mailbox", network=network, extra={"SHOAL_QUEUE": url})
+        line = await_received(bob, sent)
+        assert digest_of(line["path"]) == digest_of(source)
+        await_state(ada, sent, "delivered")
+
+
 def test_password_of_the_broker_shows_nowhere(url: str, network: Path, tmp_path: Path) -> None:
     secret = tmp_path / "queue-url"
     secret.write_text(url + "\n")

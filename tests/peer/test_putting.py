@@ -46,7 +46,7 @@ async def put(core: Core, *paths: Path, heard: Heard | None = None) -> Heard:
         sharing=sharing,
         sending=NOT_USED,
         presence=Presence(core),
-        facts=PeerFacts(NOT_USED, NOT_USED, NOT_USED, NOT_USED, ()),
+        facts=PeerFacts(NOT_USED, NOT_USED, NOT_USED, NOT_USED, (), NOT_USED),
     )
     arguments = {"paths": [str(path) for path in paths]}
     await commands._put(Arguments(arguments), Reporter(heard.emit))
