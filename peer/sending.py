@@ -232,8 +232,9 @@ class Sending:
         queue_failed = [e for kind, e in sent.failures if kind is StoreKind.RABBITMQ]
         if queue_failed and not self._mail.allows(DeliveryMeans.MAILBOX, via):
             raise QueueUnavailable(f"{queue_failed[-1]} (the file is kept here and tried again)")
+        why = f" ({sent.failures[-1][1]})" if sent.failures else ""
         await reporter.note(
-            "nobody can keep the file at present; it stays here until somebody can",
+            f"nobody can keep the file at present{why}; it stays here until somebody can",
             hint="keep this peer running, or run `shoal join` again later",
         )
 

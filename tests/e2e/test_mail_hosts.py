@@ -131,3 +131,27 @@ def test_a_host_that_was_away_at_the_receipt_or_cancel_lets_go_when_it_is_back(
         bob.join(network=network)
         assert [line["name"] for line in bob.json("inbox")] == ["one"]
         assert files_holding(away.home / "spool/sealed", b"") == []
+
+
+def test_a_sender_whose_room_is_used_up_is_told_and_keeps_the_rest_itself(tmp_path: Path) -> None:
+    network = private_network(tmp_path)
+    with peers_in(tmp_path, "host", "ada", "bob") as (host, ada, bob):
+        configure(host, "[mailbox]\nsender_quota_bytes = '10KB'\n")
+        host.join(network=network, listen=seed_of(network))
+        for peer in (ada, bob):
+            peer.start(network=network)
+        for peer in (ada, bob):
+            peer.wait_ready()
+        assert bob.terminate() == 0
+        first = send(ada, write_file(tmp_path, "first", 4_000), "bob")
+        assert first["held_by"] == [host.id]
+        done = ada.run("--json", "put", str(write_file(tmp_path, "second", 9_000)), "--to", "bob")
+        (second,) = done.items
+        assert (done.code, second["state"], second["held_by"]) == (0, "spooled", [])
+        assert "has used up its room" in done.stderr
+        (status,) = host.json("status")
+        assert status["mail"]["deliveries"] == 1
+        assert status["mail"]["sender-quota-bytes"] == 10_000
+        bob.join(network=network)
+        for sent in (first, second):
+            await_received(bob, sent)
