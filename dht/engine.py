@@ -106,7 +106,7 @@ class Engine:
         name = self.protocol.transport.get_extra_info("sockname")
         self.bound = Address(plain_host(name[0]), name[1])
         self.membership.wire_up(self.caller, self.reader, self.bound)
-        self._remembered = contacts_from_rows(self.upkeep.load())
+        self._remembered = contacts_from_rows(await self.upkeep.load())
         ready = asyncio.Event()
         self._task = asyncio.create_task(self._live(ready))
         await ready.wait()

@@ -192,8 +192,10 @@ class RecordStore:
         self._counters[f"store-{stored.verdict.name.lower()}"] += 1
         return stored
 
-    def load(self, rows: Iterable[SavedRecord], *, now_ms: int) -> int:
+    def load(self, rows: Iterable[SavedRecord], *, now_ms: int, more: bool = False) -> int:
         """Take back what `take_changes` gave out earlier and return how many rows were good.
+
+        `more`: further rows follow, in another turn.
 
         Our own disk is trusted for signatures (they were checked before), for nothing else; rows
         that are expired, damaged or beyond the caps are dropped and given out as deleted.
@@ -209,7 +211,8 @@ class RecordStore:
                 loaded += 1
             elif row.entry_id not in self._saved:
                 self._note_deleted(row.entry_id)
-        self._mark_full_words(now_ms)
+        if not more:
+            self._mark_full_words(now_ms)
         return loaded
 
     def _load_row(self, row: SavedRecord, now_ms: int) -> bool:
@@ -312,6 +315,8 @@ class RecordStore:
     def _mark_full_words(self, now_ms: int) -> None:
         """Take word keys that are full as hot: what was refused there before is not known."""
         for key, shelf in self._shelves.items():
+            if len(shelf.entries) < self._limits.group_records_max:
+                continue
             full = self._is_key_full(key, max(shelf.groups, key=shelf.groups.__getitem__))
             if full and any(each.record.kind is Kind.WORD for each in shelf.entries.values()):
                 self._hot.refused(key, is_long=True, now_ms=now_ms)

@@ -16,6 +16,8 @@ PLAN_TURN = 64
 """Drafts planned in one turn, at 0.05 ms each."""
 NOTE_TURN = 512
 """Reports noted, or storers chosen, in one turn."""
+LOAD_TURN = 100
+"""Rows taken back from the disk in one turn, at 0.05 ms each."""
 SAVE_TURN = 400
 """Rows given to the disk in one turn."""
 

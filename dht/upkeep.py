@@ -30,7 +30,7 @@ from dht.routing import Table
 from dht.running import candidate_of
 from dht.schedule import PublishSchedule, ScheduleChanges, ScheduleRow
 from dht.storage import Changes, RecordStore, SavedRecord
-from dht.turns import SAVE_TURN
+from dht.turns import LOAD_TURN, SAVE_TURN, turns
 from identity.address import Address
 
 NO_CHANGES = Changes((), ())
@@ -133,12 +133,15 @@ class Upkeep:
         """Look at the schedule again: something was planned."""
         self._due.set()
 
-    def load(self) -> list[ContactRow]:
-        """Load records and schedule, and return the remembered contacts."""
+    async def load(self) -> list[ContactRow]:
+        """Load records and schedule, a few rows at a time, and return the remembered contacts."""
         if self._persistence is None:
             return []
-        self._store.load(self._persistence.load_records(), now_ms=self._wall_ms())
-        self._schedule.load(self._persistence.load_schedule())
+        async for records in turns([*self._persistence.load_records()], LOAD_TURN):
+            self._store.load(records, now_ms=self._wall_ms(), more=True)
+        self._store.load((), now_ms=self._wall_ms())
+        async for drafts in turns([*self._persistence.load_schedule()], LOAD_TURN):
+            self._schedule.load(drafts)
         return list(self._persistence.load_contacts())
 
     async def flush(self) -> None:

@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.lag import loop_lag
 from dht.contacts import ContactRow
+from dht.records import ContentPayload, encode_record
 from dht.schedule import ScheduleRow
-from dht.storage import SavedRecord
+from dht.storage import SavedRecord, entry_id_of
 from peer import database as database_module
 from peer import memory as memory_module
 from peer.database import Database
 from peer.memory import DhtMemory
-from tests.dht.nodes import entry, make_node, nodes_of, peer_payload, until
+from tests.dht.nodes import OPEN, entry, make_node, nodes_of, peer_payload, until
+from tests.support.records import signed
 
 
 @pytest.fixture
@@ -147,3 +150,24 @@ async def test_node_with_a_full_disk_lives_and_rejoins_from_what_it_saved_later(
         await until(lambda: len(list(memory.load_schedule())) > 0)
         await node.close()
         assert len(list(memory.load_contacts())) >= 2
+
+
+async def test_a_full_store_is_taken_back_at_a_start_without_keeping_anybody_waiting(
+    database: Database,
+) -> None:
+    now_ms = make_node().now_ms()
+    rows = []
+    for number in range(4_000):
+        payload = ContentPayload(number.to_bytes(32, "big"))
+        kept = signed(payload, network_id=OPEN.network_id, sequence=now_ms, issued_ms=now_ms)
+        rows.append(SavedRecord(entry_id_of(kept), encode_record(kept), ""))
+    memory = DhtMemory(database)
+    memory.save_records(rows, ())
+    node = make_node(persistence=memory)
+    try:
+        async with loop_lag() as lag:
+            await node.listen("127.0.0.1", 0)
+        assert len(node.store) == 4_000
+        assert lag.longest_s < 0.05
+    finally:
+        await node.close()
