@@ -27,6 +27,10 @@ class Slots:
     def in_use(self) -> int:
         return self._in_use
 
+    def has_room_for(self, peer: bytes) -> bool:
+        """Whether this peer has fewer than its most, so that only the total may be in the way."""
+        return self._by_peer.get(peer, 0) < self._per_peer_max
+
     def enter(self, peer: bytes) -> bool:
         """Take a slot, or return False when none is free for this peer."""
         held = self._by_peer.get(peer, 0)

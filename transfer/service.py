@@ -5,6 +5,7 @@ streams. Knows neither catalog nor inbox nor certificates: Shares, Inbox and `id
 """
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ SERVICE_NAME = "shoal.v1.Transfer"
 RETRY_KEY = "shoal-retry-ms"
 OPEN_SOURCES_MAX = 8
 CHANGED_MAX = 1_024
+MAKE_WAY_S = 0.5
+"""How long a newcomer waits for the end of a stream that gives way."""
 LIMITED_FRAME_BYTES = 64 * 1024
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -57,6 +60,10 @@ class ServiceConfig:
     """Fetch streams of one peer."""
     upload_bytes_per_s: int | None = None
     """Bytes a second over all streams; None for no limit."""
+    slot_idle_s: float = 1.0
+    """A stream on which nothing was asked for so long gives its slot to a newcomer,"""
+    slot_stuck_s: float = 5.0
+    """and one whose peer took no data for so long."""
     busy_retry_ms: int = 500
     """When a peer that found no slot shall come back."""
     idle_timeout_s: float = 30.0
@@ -97,6 +104,7 @@ class TransferService:
         self._up = up or Pace(self._config.upload_bytes_per_s)
         self._down = down or Pace()
         self._spreading = Spreading()
+        self._streams: set[_FetchStream] = set()
         # Contents that were served here until their file changed, the longest ago first.
         self._changed: OrderedDict[bytes, None] = OrderedDict()
 
@@ -147,13 +155,34 @@ class TransferService:
     async def _fetch(self, _requests: object, context: Context) -> None:
         caller = await self._caller(context)
         if not self._slots.enter(caller.peer_id):
-            await self._abort_busy(context)
+            await self._make_way(caller.peer_id)
+            if not self._slots.enter(caller.peer_id):
+                await self._abort_busy(context)
         stream = _FetchStream(self, context, caller.peer_id)
+        self._streams.add(stream)
         try:
             await stream.run()
         finally:
             stream.close()
+            self._streams.discard(stream)
             self._slots.leave(caller.peer_id)
+            stream.gone.set()
+
+    async def _make_way(self, peer_id: bytes) -> None:
+        """End the stream that has been idle or stuck for longest, if one has been for too long."""
+        now = asyncio.get_running_loop().time()
+        others = self._slots.has_room_for(peer_id)
+        late = [
+            (stream.overdue_s(now), id(stream), stream)
+            for stream in self._streams
+            if others or stream.peer_id == peer_id
+        ]
+        overdue_s, _, stream = max(late, default=(0.0, 0, None))
+        if stream is not None and overdue_s > 0:
+            stream.give_way()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MAKE_WAY_S):
+                    await stream.gone.wait()
 
     async def _push(self, _requests: object, context: Context) -> None:
         caller = await self._caller(context)
@@ -259,6 +288,14 @@ class TransferService:
             self._on_upload(peer_id, content_id, size_bytes)
 
     @property
+    def slot_idle_s(self) -> float:
+        return self._config.slot_idle_s
+
+    @property
+    def slot_stuck_s(self) -> float:
+        return self._config.slot_stuck_s
+
+    @property
     def idle_timeout_s(self) -> float:
         return self._config.idle_timeout_s
 
@@ -269,10 +306,13 @@ class _FetchStream:
     def __init__(self, service: TransferService, context: Context, peer_id: bytes) -> None:
         self._service = service
         self._context = context
-        self._peer_id = peer_id
+        self.peer_id = self._peer_id = peer_id
+        self.gone = asyncio.Event()
+        self._reading_since: float | None = None
+        self._writing_since: float | None = None
+        self._idle: asyncio.Timeout | None = None
         self._open: OrderedDict[bytes, OpenSource] = OrderedDict()
         self._ahead = ReadAhead()
-        self._writing = False
 
     async def run(self) -> None:
         """Serve until the asker is done or nothing has moved for too long."""
@@ -280,9 +320,12 @@ class _FetchStream:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._service.idle_timeout_s) as idle:
+                self._idle = idle
                 while True:
+                    self._reading_since = loop.time()
                     # At the end of the requests grpc gives its EOF instead of bytes.
                     message: object = await context.read()
+                    self._reading_since = None
                     if not isinstance(message, bytes):
                         return
                     request = decode_fetch_request(message)
@@ -291,11 +334,24 @@ class _FetchStream:
                     await self._answer(request, idle)
                     idle.reschedule(loop.time() + self._service.idle_timeout_s)
         except TimeoutError:
-            if self._writing:
+            if self._writing_since is not None:
                 # A status would wait behind data that nobody reads: drop the call instead.
                 raise asyncio.CancelledError from None
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "idle")
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed request")
+
+    def overdue_s(self, now: float) -> float:
+        """Return for how long this stream should have moved; not above zero while it may wait."""
+        if self._writing_since is not None:
+            return now - self._writing_since - self._service.slot_stuck_s
+        if self._reading_since is not None:
+            return now - self._reading_since - self._service.slot_idle_s
+        return 0.0  # it waits for the disk or for its turn under the limit of rate
+
+    def give_way(self) -> None:
+        """End as if it had been idle for long."""
+        if self._idle is not None and not self._idle.expired():
+            self._idle.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """Close every file."""
@@ -355,9 +411,9 @@ class _FetchStream:
             await asyncio.sleep(wait_s)
 
     async def _write(self, frame: bytes) -> None:
-        self._writing = True
+        self._writing_since = asyncio.get_running_loop().time()
         await self._context.write(frame)
-        self._writing = False
+        self._writing_since = None
 
     def _opened(self, content_id: bytes) -> OpenSource | FrameStatus:
         known = self._open.get(content_id)
