@@ -1,4 +1,5 @@
-"""The torture of transfers: receivers killed at random moments, swarms of many processes.
+"""The torture of transfers: receivers killed at random moments, swarms of many processes,
+the memory of both ends of a large file.
 
 Owns which runs there are, and how large they are.
 """
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.torture.kills import kill_receivers
+from tests.torture.memory import MEBIBYTE, large_file
 from tests.torture.swarms import equal_holders, one_seed
 from tests.torture.tally import Tally
 
 KILLS = 100
 SWARM_CHUNKS = 128
 SWARM_TIMEOUT_S = 300.0
+LARGE_BYTES = 2048 * MEBIBYTE
 
 
 def torture(runs: int | None, seed: int) -> Iterator[Tally]:
@@ -29,6 +32,7 @@ def torture(runs: int | None, seed: int) -> Iterator[Tally]:
         lambda folder: one_seed(
             folder, readers=30, chunks=SWARM_CHUNKS, seed=seed, timeout_s=SWARM_TIMEOUT_S
         ),
+        lambda folder: large_file(folder, size_bytes=LARGE_BYTES, seed=seed),
     ]
     for each in suite:
         with tempfile.TemporaryDirectory() as folder:

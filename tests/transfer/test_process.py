@@ -4,15 +4,14 @@ import asyncio
 import sys
 from pathlib import Path
 
+from tests.torture.memory import MEBIBYTE, large_file
 from tests.transfer.peers import CHUNK, TestPeer, each, poll, random_bytes, running_peer
 from transfer.download import Download
-from transfer.hashing import hash_file
 from transfer.manifest import Manifest
 from transfer.partial import part_path_for
 from transfer.service import ServiceConfig
 
 ROOT = Path(__file__).parents[2]
-MEBIBYTE = 1024 * 1024
 
 
 async def start_get(
@@ -58,17 +57,6 @@ async def test_second_run_after_sigkill_fetches_less_than_sixty_percent(tmp_path
     assert target.read_bytes() == source.read_bytes()
 
 
-async def test_memory_of_a_get_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "copy"
-    size = 256 * MEBIBYTE
-    with source.open("wb") as file:
-        for seed in range(0, size, 16 * MEBIBYTE):
-            file.write(random_bytes(16 * MEBIBYTE, seed))
-    async with running_peer() as holder:
-        manifest = await holder.share(source)
-        process = await start_get(holder, manifest, target)
-        output, _ = await process.communicate()
-    fetched, peak_kibibytes = map(int, output.split())
-    assert fetched == size
-    assert peak_kibibytes * 1024 < 200 * MEBIBYTE
-    assert (await hash_file(target)).manifest == manifest
+def test_memory_of_both_ends_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    tally = large_file(tmp_path, size_bytes=256 * MEBIBYTE, seed=1)
+    assert tally.passed, str(tally)
