@@ -231,6 +231,9 @@ def _goals(measured: Measured) -> list[str]:
     if ours[0].files_per_s > ours[0].mb_per_s:
         files_hz = statistics.median(row.files_per_s for row in ours)
         lines.append(_goal("files/s", files_hz, FILES_GOAL_HZ, ""))
+        for name, rows in measured.rows.items():
+            if name not in (OURS, "socket") and not name.startswith(f"{OURS}-"):
+                lines.append(_goal(f"as fast as {name}", speed_ratio(ours, rows), 1.0, "x"))
         return lines
     for name, goal in GOALS:
         if name in measured.rows:

@@ -22,7 +22,7 @@ END_TIMEOUT_S = 15.0
 TRANSFER_MAX_S = 900.0
 """No transfer takes longer; then it has failed."""
 LOOK_S = 0.05
-"""How often the memory of a command that ends by itself is read."""
+"""How often memory is read."""
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
 """Where servers lie that are not on everybody's PATH."""
 TICKS_HZ = os.sysconf("SC_CLK_TCK")
@@ -96,21 +96,52 @@ class Process:
 
 
 class Meter:
-    """What processes that go on take between two moments; those that they start count too."""
+    """What processes take between two moments; those that they have started count too.
+
+    Memory is looked at all the while: a process that ended meanwhile has none.
+    """
 
     def __init__(self, *pids: int) -> None:
         self._pids = [child for pid in pids for child in tree(pid)]
         for pid in self._pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")  # the peak starts anew
         self._before_s = self._cpu_s()
+        self._watch = MemoryWatch(*self._pids)
 
     def usage(self) -> Usage:
-        """What they took since."""
-        cpu_s = self._cpu_s() - self._before_s
-        return Usage(cpu_s, max(peak_rss_bytes(pid) for pid in self._pids))
+        """What they took since; once."""
+        return Usage(self._cpu_s() - self._before_s, self._watch.end())
 
     def _cpu_s(self) -> float:
         return sum(cpu_s(pid) for pid in self._pids)
+
+
+class MemoryWatch:
+    """Follows the peak memory of processes until `end`."""
+
+    def __init__(self, *pids: int) -> None:
+        self._pids = pids
+        self.peak_bytes = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def end(self) -> int:
+        """The most that one of them had at a time."""
+        self._over.set()
+        self._thread.join()
+        self._look()
+        return self.peak_bytes
+
+    def _follow(self) -> None:
+        self._look()
+        while not self._over.wait(LOOK_S):
+            self._look()
+
+    def _look(self) -> None:
+        for pid in self._pids:
+            with contextlib.suppress(OSError):
+                self.peak_bytes = max(self.peak_bytes, peak_rss_bytes(pid))
 
 
 def run_metered(command: Sequence[str], folder: Path) -> tuple[float, Usage]:
@@ -121,27 +152,18 @@ def run_metered(command: Sequence[str], folder: Path) -> tuple[float, Usage]:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
-    peak, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(LOOK_S):
-            with contextlib.suppress(OSError):
-                peak[0] = max(peak[0], peak_rss_bytes(process.pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    watch = MemoryWatch(process.pid)
     timer = threading.Timer(TRANSFER_MAX_S, process.kill)
     timer.start()
     _, status, taken = os.wait4(process.pid, 0)
     seconds = time.monotonic() - began
     timer.cancel()
-    over.set()
-    watcher.join()
+    peak_bytes = watch.end()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         words = log.read_text(errors="replace")[-1000:].strip()
         raise RuntimeError(f"{command[0]} ended with {process.returncode}: {words}")
-    return seconds, Usage(taken.ru_utime + taken.ru_stime, peak[0])
+    return seconds, Usage(taken.ru_utime + taken.ru_stime, peak_bytes)
 
 
 def cpu_s(pid: int) -> float:

@@ -8,7 +8,8 @@ from bench import transfer
 from bench.movers import NAMES, mover_of
 from bench.movers.base import Load, Moved, Usage
 from bench.movers.load import digest_of, make_file, make_folder
-from bench.movers.process import run_metered
+from bench.movers.process import MemoryWatch, Process, peak_rss_bytes, run_metered
+from tests.support.waiting import until
 
 SIZE = 1_500_000
 
@@ -38,12 +39,14 @@ def test_table_shows_medians_and_how_many_times_as_fast_shoal_is() -> None:
 def test_many_files_are_judged_by_files_a_second() -> None:
     load = Load(Path("pictures"), 4_096_000, 1_000, b"")
     moved = Moved(2.0, Usage(1.0, 50_000_000), Usage(2.0, 60_000_000), None)
-    rows = {"shoal": [transfer.row_of(moved, load)]}
+    rows = {"shoal": [transfer.row_of(moved, load)], "aria2": [row(1.0)], "socket": [row(9.0)]}
     shown = transfer.show(
         transfer.Plan(movers=("shoal",)), [transfer.Measured("1,000 files of 4 KiB", rows, {})]
     )
     assert "| shoal | 500 (500–500) |" in shown
     assert "- 500.00 files/s, at least 2,000: MISSED" in shown
+    assert "- 2.05x as fast as aria2, at least 1x: reached" in shown
+    assert "as fast as socket" not in shown
 
 
 def test_plain_copy_brings_a_file_and_a_folder(tmp_path: Path) -> None:
@@ -96,6 +99,17 @@ def test_a_command_is_charged_with_its_time_and_memory(tmp_path: Path) -> None:
     assert usage.rss_bytes > 80_000_000
     with pytest.raises(RuntimeError, match="broken"):
         run_metered([sys.executable, "-c", "raise SystemExit('broken')"], tmp_path)
+
+
+def test_memory_of_a_process_that_ended_meanwhile_is_known(tmp_path: Path) -> None:
+    program = "b = b'x' * 80_000_000\nprint('ready', flush=True)\ninput()"
+    with Process([sys.executable, "-c", program], tmp_path) as process:
+        assert process.hear() == "ready"
+        watch = MemoryWatch(process.pid)
+        until(lambda: watch.peak_bytes > 80_000_000)
+        process.say("end")
+        until(lambda: peak_rss_bytes(process.pid) == 0)
+        assert watch.end() > 80_000_000
 
 
 def test_an_absent_program_is_named_and_the_others_go_on(tmp_path, monkeypatch) -> None:
