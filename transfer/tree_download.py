@@ -176,7 +176,7 @@ class TreeDownload(Download):
             await run_to_end(lambda: check_update(base, tree))
         await run_to_end(lambda: part.begin(tree, plan))
         self._tree, self._plan, self._manifest = tree, plan, manifest
-        count = len(plan.contents)
+        count = len(plan.contents) if await run_to_end(part.has_files) else 0
         for at in range(0, count, ADOPT_FILES_MAX):
             some = range(at, min(count, at + ADOPT_FILES_MAX))
             await run_to_end(lambda some=some: part.adopt(some))  # type: ignore[misc]

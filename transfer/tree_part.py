@@ -126,6 +126,11 @@ class TreePart:
     def has_begun(self) -> bool:
         return self._state is not None
 
+    def has_files(self) -> bool:
+        """Tell whether anything may be here already, in this folder or in the target."""
+        with os.scandir(self.path / "tree") as found:
+            return self.base is not None or next(found, None) is not None
+
     def adopt(self, contents: Iterable[int]) -> int:
         """Look which of these contents are here, in part or whole; return how many bytes were read.
 

@@ -15,9 +15,14 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["dht.wire", "dht.hello", "dht.records", "dht.payloads", "dht.seal", "dht.hints"]
+    include=[
+        *("dht.wire", "dht.hello", "dht.records", "dht.payloads", "dht.seal", "dht.hints"),
+        *("transfer.manifest", "transfer.tree", "transfer.tree_paths", "transfer.wire"),
+    ]
 ):
+    import transfer.wire as transfer_wire
     from dht import hello, hints, payloads, records, seal, wire
+    from transfer import manifest, tree
 
 import msgspec
 
@@ -27,6 +32,7 @@ from identity.keys import Identity
 from identity.network import Network
 from tests.dht.nodes import file_payloads
 from tests.dht.sink import bodies
+from transfer.errors import TransferError
 
 OPEN = Network("fuzz")
 PRIVATE = Network("fuzz", b"k" * 32)
@@ -84,13 +90,28 @@ def read_contact(data: bytes) -> None:
     hints.is_believable(hints.unpack_contact(data).address.host, "8.8.8.8")
 
 
-TARGETS = (read_frame, read_record, read_sealed, read_contact)
+def read_tree(data: bytes) -> None:
+    """The listing of a folder; what is believed has these bytes and no others."""
+    found = tuple(tree._entries_in(data))
+    size_bytes = sum(entry.size_bytes for entry in found)
+    described = manifest.TreeManifest(len(data), tree._digests(data), len(found), size_bytes)
+    assert tree.Tree.of(tree.decode_tree(data, described).entries).listing == data
+
+
+def read_transfer(data: bytes) -> None:
+    """A manifest, a request for chunks or packs, and a frame."""
+    transfer_wire.decode_fetch_request(data)
+    transfer_wire.decode_frame(data)
+    assert manifest.decode_manifest(data).encode() == data
+
+
+TARGETS = (read_frame, read_record, read_sealed, read_contact, read_tree, read_transfer)
 
 
 def one_input(data: bytes) -> None:
     """Give the bytes to the decoder that the first one chooses."""
     if data:
-        with contextlib.suppress(BadMessage, BadRecord, hello.BadHello):
+        with contextlib.suppress(BadMessage, BadRecord, hello.BadHello, TransferError):
             TARGETS[data[0] % len(TARGETS)](data[1:])
 
 
@@ -121,7 +142,22 @@ def corpus() -> list[bytes]:
     contact = hints.pack_contact(b"i" * 20, Address("192.0.2.1", 4100))
     assert contact is not None
     assert msgspec.msgpack.decode(frames[0][21:]), "sound"
-    groups = (frames, encoded, [sealed], [contact])
+    content_id = manifest.content_id_of_chunk(b"shoal")
+    folder = tree.Tree.of(
+        [
+            tree.Entry("bin/run", tree.EntryKind.EXECUTABLE, 5, content_id),
+            tree.Entry("bin/again", tree.EntryKind.LINK, target="../bin/run"),
+            tree.Entry("empty", tree.EntryKind.FOLDER),
+            tree.Entry("zero", tree.EntryKind.FILE, 0, tree.EMPTY_CONTENT_ID),
+        ]
+    )
+    transfer = [
+        folder.manifest.encode(),
+        manifest.Manifest.of(5, [b"d" * 32]).encode(),
+        transfer_wire.encode_pack_request(7, [content_id] * 3),
+        transfer_wire.encode_frame(7, transfer_wire.FrameStatus.CHANGED, 2),
+    ]
+    groups = (frames, encoded, [sealed], [contact], [folder.listing], transfer)
     return [bytes((number,)) + data for number, group in enumerate(groups) for data in group]
 
 

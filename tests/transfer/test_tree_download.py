@@ -29,6 +29,7 @@ from transfer.errors import (
     TargetExists,
     UnsafeTree,
 )
+from transfer.hashing import Fingerprint
 from transfer.manifest import TreeManifest, content_id_of_chunk, digest_of
 from transfer.partial import part_path_for
 from transfer.service import ServiceConfig
@@ -94,7 +95,7 @@ async def test_only_changed_files_come_when_an_existing_folder_is_updated(tmp_pa
         hashed = await share_folder(holder, source, tmp_path)
         target = tmp_path / "copy"
         await get_folder(reader, hashed.tree.manifest.content_id, target, [holder.holder])
-        kept = (target / "part1" / "1.bin").stat()
+        kept = Fingerprint.of((target / "part1" / "1.bin").stat())
 
         (source / "part0" / "0.bin").write_bytes(b"another content")
         (source / "run").chmod(0o644)
@@ -102,6 +103,8 @@ async def test_only_changed_files_come_when_an_existing_folder_is_updated(tmp_pa
         (source / "part0" / "link").symlink_to("0.bin")
         (source / "part2" / "2.bin").unlink()
         (target / "own").write_bytes(b"mine")
+        as_long = (target / "part3" / "3.bin").stat().st_size
+        (target / "part3" / "3.bin").write_bytes(bytes(as_long))
         hashed = await share_folder(holder, source, tmp_path)
         tree_id = hashed.tree.manifest.content_id
         before = picture(target)
@@ -110,11 +113,11 @@ async def test_only_changed_files_come_when_an_existing_folder_is_updated(tmp_pa
         assert picture(target) == before
         result = await get_folder(reader, tree_id, target, [holder.holder], overwrite=True)
         again = await get_folder(reader, tree_id, target, [holder.holder], overwrite=True)
-    assert result.fetched_bytes == len(b"another content")
+    assert result.fetched_bytes == len(b"another content") + as_long
     assert again.fetched_bytes == 0
     stays = {name: before[name] for name in ("own", "part2/2.bin")}
     assert picture(target) == {**picture(source), **stays}
-    assert (target / "part1" / "1.bin").stat() == kept
+    assert Fingerprint.of((target / "part1" / "1.bin").stat()) == kept
 
 
 async def test_update_writes_through_no_link_and_keeps_what_would_be_lost(tmp_path: Path) -> None:
@@ -255,7 +258,7 @@ async def test_no_holder_of_the_listing_is_no_holder(tmp_path: Path) -> None:
             await get_folder(reader, blake3(b"?").digest(), tmp_path / "copy", [empty.holder])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_get_that_is_killed_at_any_moment_is_resumed_and_fetches_the_rest(
     tmp_path: Path, seed: int
 ) -> None:

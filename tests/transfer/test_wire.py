@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from protos import transfer_pb2
 from transfer.wire import (
     FRAME_DATA_MAX_BYTES,
+    PACK_CONTENTS_MAX,
     FetchRequest,
     FrameStatus,
     decode_fetch_request,
     decode_frame,
     encode_fetch_request,
     encode_frame,
+    encode_pack_request,
 )
 
 NUMBERS = st.integers(0, (1 << 32) - 1)
@@ -25,6 +27,34 @@ def test_fetch_request_is_byte_for_byte_protobuf(number: int, content: bytes, ch
     ours = FetchRequest(number, content, chunk)
     assert encode_fetch_request(ours) == theirs.SerializeToString()
     assert decode_fetch_request(theirs.SerializeToString()) == ours
+
+
+@given(NUMBERS, st.lists(CONTENT_IDS, min_size=1, max_size=PACK_CONTENTS_MAX))
+def test_pack_request_is_byte_for_byte_protobuf(number: int, contents: list[bytes]) -> None:
+    theirs = transfer_pb2.FetchRequest(request=number, pack=b"".join(contents))
+    assert encode_pack_request(number, contents) == theirs.SerializeToString()
+    found = decode_fetch_request(theirs.SerializeToString())
+    assert found == FetchRequest(number, b"", 0, tuple(contents))
+
+
+def test_bytes_of_a_pack_request_are_as_the_protocol_says() -> None:
+    one, other = b"a" * 32, b"b" * 32
+    assert encode_pack_request(5, [one, other]) == b"\x08\x05\x22\x40" + one + other
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        transfer_pb2.FetchRequest(pack=b"a" * 31),
+        transfer_pb2.FetchRequest(pack=b"a" * 32 * (PACK_CONTENTS_MAX + 1)),
+        transfer_pb2.FetchRequest(content_id=b"c" * 32, pack=b"a" * 32),
+        transfer_pb2.FetchRequest(chunk=1, pack=b"a" * 32),
+    ],
+)
+def test_pack_that_is_cut_or_too_long_or_something_else_too_is_refused(
+    theirs: transfer_pb2.FetchRequest,
+) -> None:
+    assert decode_fetch_request(theirs.SerializeToString()) is None
 
 
 @given(NUMBERS, st.sampled_from(FrameStatus), NUMBERS, st.binary(max_size=300))

@@ -1,5 +1,6 @@
 """Folders for transfer tests: trees on the disk, peers that share them, what a folder holds."""
 
+import dataclasses
 import random
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,6 +15,9 @@ from transfer.sources import PackSource, Source
 from transfer.tree import Tree
 from transfer.tree_download import TreeDownload
 from transfer.tree_walk import HashedTree, hash_tree
+
+# On a busy machine an answer may take seconds; holders that are gone end a download at once.
+PATIENT = dataclasses.replace(QUICK, no_holder_timeout_s=20.0)
 
 
 class Holders:
@@ -87,7 +91,7 @@ def serve_tree(peer: TestPeer, tree: Tree, scratch: Path) -> None:
 def download_of(
     reader: TestPeer, tree_id: bytes, target: Path, holders: Sequence[Holder], **options: Any
 ) -> TreeDownload:
-    options.setdefault("config", QUICK)
+    options.setdefault("config", PATIENT)
     return TreeDownload(
         tree_id, target, holders=Holders(holders), connect=reader.pool.connect, **options
     )
