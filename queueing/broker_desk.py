@@ -45,8 +45,8 @@ from queueing.spool_files import SpoolFiles
 from queueing.spool_index import Row, SpoolConfig, SpoolIndex, Stage
 from queueing.store import Usage
 
-LOOK_AGAIN_S = 5.0
-"""A queue is drained for a caller at most so often, however often it asks."""
+LOOK_AGAIN_S = 1.0
+"""A queue is looked at for a caller at most so often, however often it asks."""
 CALLERS_MAX = 4096
 """Callers of whom that is remembered."""
 FORWARD_RETRY_S = 1.0
@@ -151,7 +151,7 @@ class BrokerDesk:
 
     async def waiting(self, recipient: bytes, after: int, limit: int) -> list[Row]:
         """Return one page of whole deliveries for a recipient, the broker's queue included."""
-        if after == 0 and self._may_look("mail", recipient):
+        if after == 0 and await self._may_look("mail", recipient):
             with contextlib.suppress(QueueError):  # what is known without the broker is told
                 await self._take_in(recipient)
         rows: list[Row] = []
@@ -195,7 +195,7 @@ class BrokerDesk:
     async def receipts(self, sender: bytes, delivery_ids: Sequence[bytes]) -> list[bytes]:
         """Return the receipts for a sender's deliveries, those on the broker included."""
         found, open_ids = await self._receipts_here(sender, delivery_ids)
-        if open_ids and self._may_look("receipts", sender):
+        if open_ids and await self._may_look("receipts", sender):
             with contextlib.suppress(QueueError):
                 for receipt in await self._broker.bring_receipts(sender, open_ids):
                     await self._settle_by(receipt, open_ids)
@@ -347,16 +347,23 @@ class BrokerDesk:
         row = await self._in_thread(self._index.get, delivery_id)
         return row is not None and row.stage in (Stage.HELD, Stage.SETTLED)
 
-    def _may_look(self, what: str, caller: bytes) -> bool:
-        """Tell whether the broker is asked for a caller now; note it."""
+    async def _may_look(self, what: str, caller: bytes) -> bool:
+        """Wait for the next time that the broker may be asked for a caller.
+
+        False when somebody waits for that time already: that look comes later than this question,
+        so that nothing is missed. No question is just dropped: it may be the last for a long time.
+        """
         now_s = asyncio.get_running_loop().time()
         key = (what, caller)
-        if now_s - self._looked_s.get(key, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
+        looked_s = self._looked_s.get(key, now_s - LOOK_AGAIN_S)
+        if looked_s > now_s:
             return False
-        self._looked_s[key] = now_s
+        turn_s = max(now_s, looked_s + LOOK_AGAIN_S)
+        self._looked_s[key] = turn_s
         self._looked_s.move_to_end(key)
         while len(self._looked_s) > CALLERS_MAX:
             self._looked_s.popitem(last=False)
+        await asyncio.sleep(turn_s - now_s)
         return True
 
     async def _in_thread(

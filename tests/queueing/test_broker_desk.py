@@ -135,6 +135,19 @@ async def test_what_came_over_amqp_is_handed_out_and_its_sender_gets_the_receipt
     await sender.close()
 
 
+async def test_mail_that_comes_right_after_a_look_is_found_by_the_next(
+    office: Office, broker: str, parties: Parties, tmp_path: Path
+) -> None:
+    """The recipient may ask no third time for half an hour."""
+    desk = await office.open()
+    assert await waiting_at(desk, parties) == []
+    sender = RabbitStore(parse_amqp_url(broker), parties.network_id, tmp_path / "sender")
+    manifest, chunks = parties.seal(tmp_path)
+    await sender.deposit(manifest, chunks)
+    await sender.close()
+    assert await waiting_at(desk, parties) == [manifest.delivery_id]
+
+
 async def test_recipient_with_an_account_collects_and_its_receipt_reaches_the_sender_at_the_desk(
     office: Office, broker: str, parties: Parties, tmp_path: Path
 ) -> None:
