@@ -42,6 +42,9 @@ class TableConfig:
     """Failures closer together than this count once: one burst of loss evicts nobody."""
     refresh_s: float = 3600.0
     """A bucket in which we looked nothing up for this long is stale."""
+    sparse_contacts: int = 2
+    """Whoever joins looks around in buckets with fewer contacts. More would cost every join more
+    and find nobody else: with two, as many parts of the id space are known as with ten."""
     departed_max: int = 256
     """Evicted contacts that are remembered, for the list of inactive peers and a later rejoin."""
 

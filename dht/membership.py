@@ -268,7 +268,7 @@ class Membership:
         Whoever has joined knows its neighbours and the way to them. Where a whole neighbourhood
         joined like that of late, nobody in it knows anybody elsewhere, and lookups for a key
         elsewhere end there, with the wrong k (section 2.3 of the paper: a node that joins refreshes
-        all buckets farther away than its closest neighbour).
+        all buckets farther away than its closest neighbour; here, those with hardly a contact).
         """
         for target in self._table.sparse_ids(self._rng):
             await self._reader.closest(target, Goal.REFRESH)

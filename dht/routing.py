@@ -247,11 +247,11 @@ class Table(RoutingTable):  # type: ignore[misc]
         ]
 
     def sparse_ids(self, rng: random.Random) -> Iterator[bytes]:
-        """Yield a random id of each bucket not our own that is not half full, the farthest first.
+        """Yield a random id of each bucket not our own with hardly a contact, the farthest first.
 
         What has filled up when its turn comes is left out.
         """
-        own, enough = self.node.long_id, (self._config.k + 1) // 2
+        own, enough = self.node.long_id, self._config.sparse_contacts
         for bucket in sorted(self.buckets, key=lambda bucket: -(bucket.range[0] ^ own)):
             is_own = bucket.range[0] <= own <= bucket.range[1]
             if not is_own and len(bucket.nodes) < enough:

@@ -26,11 +26,14 @@ def main() -> int:
     parser.add_argument("--scale", choices=("full", "small"), default="full")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", metavar="SCENARIO", help="leave out the others")
+    parser.add_argument(
+        "--peers", type=int, help="another size than the full one; the tables say it"
+    )
     given = parser.parse_args()
     names = given.only or [name for name in marks() if name != "machine"]
     failed = []
     for name in names:
-        text, is_good = run(name, given.seed, is_small=given.scale == "small")
+        text, is_good = run(name, given.seed, given.peers, is_small=given.scale == "small")
         print(text, flush=True)
         if not is_good:
             failed.append(name)
@@ -47,9 +50,10 @@ def marks() -> list[str]:
     return [match[1] for match in MARK.finditer(DOCUMENT.read_text("utf-8"))]
 
 
-def run(name: str, seed: int, *, is_small: bool) -> tuple[str, bool]:
+def run(name: str, seed: int, peers: int | None, *, is_small: bool) -> tuple[str, bool]:
     """Run one scenario and return its section, and whether all went well."""
-    arguments = [name, "--seed", str(seed), *(["--small"] if is_small else ["--plots", str(PLOTS)])]
+    shown = [name, *([] if peers is None else ["--peers", str(peers)]), "--seed", str(seed)]
+    arguments = [*shown, *(["--small"] if is_small else ["--plots", str(PLOTS)])]
     done = subprocess.run(
         [sys.executable, "-m", "simulation", *arguments],
         cwd=ROOT,
@@ -59,10 +63,9 @@ def run(name: str, seed: int, *, is_small: bool) -> tuple[str, bool]:
     )
     sys.stderr.write(done.stderr)
     figures = next((line for line in done.stderr.splitlines() if line.startswith("wall")), "failed")
-    shown = " ".join(arguments[:3])
     plots = sorted(PLOTS.glob(f"{name}-*.svg"))
     pictures = [f"![{plot.stem}](simulation/{plot.name})" for plot in plots]
-    command = f"`python -m simulation {shown}`: {figures}"
+    command = f"`python -m simulation {' '.join(shown)}`: {figures}"
     return "\n\n".join([command, done.stdout.strip(), *pictures]), done.returncode == 0
 
 

@@ -25,7 +25,7 @@ from simulation.scenario import Options, Scenario
 from simulation.world import ENTRIES_COUNT, NODE, Peer, World, WorldConfig
 
 HOURS = 36.0
-SMALL_HOURS = 3.0
+SMALL_HOURS = 2.0
 HOUR_S = 3_600.0
 SESSION_MEDIAN_S = 2 * HOUR_S
 ABSENCE_MEDIAN_S = 0.5 * HOUR_S
@@ -35,7 +35,7 @@ NAMES_SHARE = 0.4
 """Names a peer of the network; each has one holder, so that nobody stands in for it."""
 NAMES_MIN = 30
 READ_GAP_S = 10.0
-SMALL_READ_GAP_S = 20.0
+SMALL_READ_GAP_S = 30.0
 SETTLED_S = 60.0
 """How long a holder has been up before its name must be found."""
 WITHDRAWN_S = 5.0

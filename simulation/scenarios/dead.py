@@ -93,4 +93,4 @@ def _plot(gets: list[float], firsts: list[float], puts: list[float]) -> Plot:
     )
 
 
-SCENARIO = Scenario("dead", "gets and publishes while 20% are silent", 10_000, 60, run)
+SCENARIO = Scenario("dead", "gets and publishes while 20% are silent", 10_000, 50, run)

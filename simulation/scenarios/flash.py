@@ -94,4 +94,4 @@ async def _watch(storers: list[Peer], steps: list[tuple[float, float]]) -> None:
         steps.append((STEP_S * (len(steps) + 1), max(counts) / STEP_S))
 
 
-SCENARIO = Scenario("flash", "everybody reads one name within seconds", 1_000, 80, run)
+SCENARIO = Scenario("flash", "everybody reads one name within seconds", 1_000, 60, run)

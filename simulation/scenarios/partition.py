@@ -115,4 +115,4 @@ async def _read(
     return await paced(GAP_S, count, lambda _: read(world, rng.choice(peers), rng.choice(offers)))
 
 
-SCENARIO = Scenario("partition", "cut in two halves, and healed", 500, 36, run)
+SCENARIO = Scenario("partition", "cut in two halves, and healed", 500, 30, run)

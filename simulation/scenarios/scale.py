@@ -154,5 +154,5 @@ async def _measure(options: Options, peers: int) -> tuple[list[PublishResult], l
 
 
 SCENARIO = Scenario(
-    "scale", "hops, messages and times of lookups by size of the network", 10_000, 60, run
+    "scale", "hops, messages and times of lookups by size of the network", 10_000, 50, run
 )

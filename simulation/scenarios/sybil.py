@@ -28,11 +28,11 @@ from simulation.scenario import Options, Scenario
 from simulation.world import NODE, Peer, World, WorldConfig
 
 SYBILS = 2_000
-SMALL_SYBILS = 32
+SMALL_SYBILS = 24
 BLOCKS = 8
 SWEPT_BLOCKS = (12, 16, 20, 24)
 """Beside BLOCKS. There are k = 20 storers: with as many blocks the attacker has all of them."""
-SMALL_SWEPT_BLOCKS = (32,)
+SMALL_SWEPT_BLOCKS = (24,)
 READS = 400
 SMALL_READS = 20
 READ_GAP_S = 0.1
@@ -209,5 +209,5 @@ async def _read(world: World, key: bytes, holder: Peer, leaver: Peer, reader: Pe
 
 
 SCENARIO = Scenario(
-    "sybil", "2,000 Sybils against one name", 500, 36, run, has_real_signatures=True
+    "sybil", "2,000 Sybils against one name", 500, 30, run, has_real_signatures=True
 )

@@ -1,3 +1,4 @@
+import functools
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ def test_short_run_reaches_its_figures(name: str, capsys: pytest.CaptureFixture[
     assert status == 0, shown.out + shown.err
 
 
+@functools.cache
 def run_apart(seed: int, hash_seed: int) -> bytes:
     """Run a short scenario in a process of its own, with another order of hashes."""
     command = [sys.executable, "-m", "simulation", "flash", "--small", "--peers", "26"]
