@@ -62,10 +62,11 @@ class Lookup:
     asked twice at one address; at most `requests_max` requests; HEARD candidates are bounded; one
     peer adds at most k, each at one address, never itself and never us; whoever is silent delays
     no request to anybody else.
-    The window is the k closest that are neither DEAD nor LATE beyond `linger_s`: only they are
-    asked. Of a public address block at most `block_contacts_max` are in it, and none known to be
-    silent: these fill it up, in this order, where there are too few others. Then the doubtful, too,
-    are asked (`dht.doubt`), at most `doubtful_requests_max` of them.
+    The window is the k closest that are neither DEAD nor LATE: only they are asked. Nearer ones
+    that are LATE by at most `linger_s` are in it beyond the k: they hold up the end, but no request
+    to whoever takes their place. Of a public address block at most `block_contacts_max` are in it,
+    and none known to be silent: these fill it up, in this order, where there are too few others.
+    Then the doubtful, too, are asked (`dht.doubt`), at most `doubtful_requests_max` of them.
     It ends when the first k (REFRESH: beta) of the window have answered; with fewer, when all that
     are left are DEAD or LATE and somebody has answered; with no answer, when all are DEAD.
     """

@@ -32,7 +32,7 @@ FOUND_WAIT_SHARE = 0.6
 """A read that has something to show waits for each of the others this share of the time in which
 nearly everybody answers: they most likely hold the same."""
 FOUND_WAIT_MIN_S = 0.05
-WRITE_WAIT_MIN_S = 0.4
+WRITE_WAIT_MIN_S = 0.3
 """How long a lookup of storers waits for each of the closest at least; who answers later is heard
 by `on_late`."""
 WRITE_LINGER_MIN_S = 0.1

@@ -66,13 +66,14 @@ def choose_window(
 
     Those without a fault, in order of distance; where there are fewer than k, those crowded out by
     their block and then the silent, up to k; then the doubtful, `doubtful_max` of them unasked.
+    Late ones still waited for come on top: whoever may take their place is asked meanwhile.
     """
     good: list[Entry] = []
     crowded: list[Entry] = []
     silent: list[Entry] = []
     doubtful: list[Entry] = []
     shares: dict[str, int] = {}
-    until = math.inf
+    until, late = math.inf, 0
     block_max, k = config.block_contacts_max, config.k
     for entry in ordered:
         standing = entry.standing
@@ -102,11 +103,13 @@ def choose_window(
                 continue
             shares[block] = share + 1
         good.append(entry)
-        if len(good) >= k:
+        if standing is _LATE:
+            late += 1
+        elif len(good) - late >= k:
             return good, until, not (crowded or silent or doubtful)
     asked = [each for each in doubtful if each.standing is not Standing.HEARD]
     unasked = [each for each in doubtful if each.standing is Standing.HEARD]
-    window = [*good, *crowded, *silent][: config.k]
-    if len(window) < config.k:
+    window = [*good, *crowded, *silent][: k + late]
+    if len(window) < k + late:
         window += [*asked, *unasked[:doubtful_max]]
     return window, until, not (crowded or silent or doubtful)

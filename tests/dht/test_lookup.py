@@ -94,6 +94,18 @@ def test_silent_candidate_is_asked_but_holds_up_nobody() -> None:
     assert [number_of(late) for late in lookup.late()] == [1]
 
 
+def test_whoever_may_replace_a_late_one_is_asked_while_that_is_waited_for() -> None:
+    lookup = lookup_of([1, 2, 3, 4], alpha=2, k=2, soft_timeout_s=0.5, linger_s=0.25)
+    assert asked(lookup, 0.0) == [1, 2]
+    lookup.on_reply(peer_id(2), [], 0.125)
+    assert lookup.next(0.125) == Wait(0.5)
+    assert asked(lookup, 0.5) == [3], "one for the late one, and no more"
+    lookup.on_reply(peer_id(3), [], 0.625)
+    assert lookup.next(0.625) == Wait(0.75), "1 may answer yet"
+    assert lookup.next(0.75) == Done()
+    assert [number_of(found) for found in lookup.closest()] == [2, 3]
+
+
 def test_lookup_in_a_hurry_asks_all_at_once_and_waits_for_none_of_them_long() -> None:
     lookup = lookup_of([1, 2, 3, 4], alpha=2, k=4, linger_s=1.0)
     assert asked(lookup, 0.0) == [1, 2]
