@@ -55,6 +55,8 @@ GIVE_UP_S = 5.0
 """Without --timeout, a get whose holders all failed asks the DHT again for this long."""
 ATTEMPTS_MAX = 2
 """Tries to reach a holder in a row; the search then names it again while it goes on."""
+ANNOUNCED_BYTES_MIN = 4 * 1024 * 1024
+"""Smaller files are here before anybody hears of them; a folder's size is not known yet."""
 RATE_PER_HOLDER_MIN_BYTES_PER_S = 128 * 1024
 ASK_AGAIN_MIN_S = 0.5
 ASK_AGAIN_MAX_S = 5.0
@@ -246,7 +248,7 @@ class Fetching:
             "on_progress": on_progress,
             "on_bad_holder": on_bad_holder,
             "pace": self._core.down,
-            "on_described": announcing and (lambda: announcing.begin(wanted.content_id)),
+            "on_described": announcing and (lambda: self._announce(wanted.content_id)),
             "config": self._config(
                 timeout_s, in_order=in_order, spreads=announcing is not None and not in_order
             ),
@@ -272,6 +274,12 @@ class Fetching:
             return await self._run(folder, wanted, source)
         except NoHolders as error:
             raise self._nobody(wanted, source) from error
+
+    def _announce(self, content_id: bytes) -> None:
+        download = self.running.get(content_id)
+        size_bytes = 0 if download is None else download.progress.size_bytes
+        if self.announcing and (not size_bytes or size_bytes >= ANNOUNCED_BYTES_MIN):
+            self.announcing.begin(content_id)
 
     def _config(self, timeout_s: float | None, *, in_order: bool, spreads: bool) -> DownloadConfig:
         return DownloadConfig(
