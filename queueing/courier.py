@@ -266,7 +266,7 @@ class Courier:
             lost = replace(row, kind=StoreKind.SPOOL, held_by=())
             await self._deposit(await self._advance(lost, Event.LOST))
             return
-        counted = replace(row, held_by=copies.held_by)
+        counted = replace(row, held_by=(*copies.held_by, *_claims(row)))
         kept = await self._journal.update(counted, self._wall_ms() + self._config.recount_ms)
         if kept and counted != row:
             await self._tell(counted)
@@ -342,7 +342,8 @@ class Courier:
                         return Sent(await self._advance(row, Event.EXPIRY), tuple(failures))
                     failures.append((store.kind, error))
                     continue
-                stored = replace(row, kind=kept.kind, held_by=kept.held_by, reason="", attempts=0)
+                held_by = kept.held_by if only is None else (*kept.held_by, *_claims(row))
+                stored = replace(row, kind=kept.kind, held_by=held_by, reason="", attempts=0)
                 recount_ms = self._wall_ms() + self._config.recount_ms
                 row = await self._advance(stored, Event.DEPOSITED, next_try_ms=recount_ms)
                 if row.state is State.CANCELLED:  # while it was being deposited
@@ -420,6 +421,11 @@ class Courier:
     def _pause_ms(self, attempts: int) -> int:
         pause_ms = min(self._config.retry_base_ms << min(attempts, 16), self._config.retry_max_ms)
         return round(pause_ms * self._rng.uniform(0.5, 1.0))
+
+
+def _claims(row: OutboxRow) -> tuple[str, ...]:
+    """Name the broker where it has a claim: that stays there, whoever keeps the copies now."""
+    return tuple(keeper for keeper in row.held_by if keeper == StoreKind.RABBITMQ)
 
 
 def _event(receipt: Receipt) -> Event:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +178,22 @@ async def test_copies_that_were_too_few_are_made_up_when_hosts_appear(scene: Sce
     await _join(scene)
     await scene.pass_time(35)
     assert len((await scene.alice.row(row)).held_by) == 3
+
+
+async def test_claim_on_the_broker_is_named_beside_the_copies_that_are_counted_again(
+    scene: Scene,
+) -> None:
+    row = await scene.alice.send(scene.bob)
+    claimed = replace(row, held_by=(*row.held_by, "rabbitmq"))
+    await scene.alice.journal.update(claimed, 0)
+    await scene.alice.courier.recount(row.delivery_id)
+    assert await scene.alice.row(row) == claimed
+    await scene.hosts[0].stop()
+    await _join(scene)
+    await scene.pass_time(120)
+    *keepers, last = (await scene.alice.row(row)).held_by
+    assert set(keepers) == {each.name for each in (*scene.hosts[1:], scene.spare)}
+    assert last == "rabbitmq"
 
 
 async def test_a_host_that_was_away_at_the_receipt_drops_its_copy_when_it_is_back(
