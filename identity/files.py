@@ -1,17 +1,20 @@
 """Small secret files: read with a bound, written whole or not at all, mode 0600.
 
-Owns: the atomic write, the repair of a mode that lets others read, and the two steps of which
-larger durable files are made. Must not know: what the files hold.
+Owns: the atomic write, the repair of a mode that lets others read, the two steps of which larger
+durable files are made, and whether there is room for any. Must not know: what the files hold.
 """
 
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from pathlib import Path
 
 PRIVATE_MODE = 0o600
 FOLDER_MODE = 0o700
+FULL_BYTES = 1024 * 1024
+"""With less than this free, a write that fails is taken to have failed for want of room."""
 
 
 def read_private(path: Path, size_bytes_max: int) -> bytes:
@@ -72,6 +75,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_full(folder: Path) -> bool:
+    """Tell whether a disk has next to nothing free; False where that cannot be told."""
+    try:
+        return shutil.disk_usage(folder).free < FULL_BYTES
+    except OSError:
+        return False
+
+
 def _write_beside(path: Path, data: bytes) -> Path:
     path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
@@ -81,8 +92,9 @@ def _write_beside(path: Path, data: bytes) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+            error.filename = error.filename or str(path)  # a write does not know it
             raise
     return temporary

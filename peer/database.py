@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from identity.files import is_full
 from peer.errors import DamagedDatabase, DatabaseBusy, HomeFull
 from peer.failures import Failure, HomeUnusable
 
@@ -193,7 +194,8 @@ class Database:
         except sqlite3.DatabaseError as error:  # no query of ours is wrong: the file is
             raise DamagedDatabase(f"{self.path} cannot be used: {error}") from error
         finally:
-            self.run("ROLLBACK")
+            if self._connection.in_transaction:  # a full disk ends it by itself
+                self.run("ROLLBACK")
         if application_id == APPLICATION_ID and version < 1:
             raise DamagedDatabase(f"{self.path} cannot be used: it lost its version")
         if application_id != APPLICATION_ID and (application_id or version or tables):
@@ -254,7 +256,9 @@ class Database:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return DatabaseBusy(text)
             case sqlite3.SQLITE_FULL:
-                return HomeFull(text)
+                return HomeFull(f"the disk is full: {text}")
+            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN if is_full(self.path.parent):
+                return HomeFull(f"the disk is full: {self.path} cannot be used")
             case (
                 sqlite3.SQLITE_CANTOPEN
                 | sqlite3.SQLITE_READONLY

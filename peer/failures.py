@@ -194,6 +194,9 @@ def failure_of(error: BaseException) -> Failure:
             message = str(error)
     elif isinstance(error, OSError):
         message = _os_message(error)
+        if error.errno == errno.ENOSPC and error.filename:  # else it may be stdout, say
+            message = f"the disk is full: {error.filename} cannot be written"
+            hint = hint or "make room on it; nothing that was saved is lost"
     elif code is ExitCode.INTERRUPTED:
         message = "interrupted"
     else:

@@ -175,8 +175,13 @@ class HomeLock:
             os.close(self._descriptor)
             self._descriptor = None
             raise AlreadyRunning(pid)
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            self.release()
+            error.filename = str(path)  # the system does not name what is open
+            raise
 
     def release(self) -> None:
         """Give the home back; safe to call twice."""

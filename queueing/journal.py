@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from queueing.errors import StorageFailed
-from queueing.ledger import Ledger
+from queueing.ledger import Ledger, unusable
 from queueing.placements import SCHEMA as _PLACEMENTS_SCHEMA
 from queueing.placements import PlacementBook
 from queueing.states import ENDS, State
@@ -120,11 +119,11 @@ class Journal:
 
     @classmethod
     async def open(cls, path: Path) -> "Journal":
-        """Open or create the journal; StorageFailed where the file is damaged."""
+        """Open or create the journal; StorageFailed where it is damaged or the disk full."""
         try:
             return await asyncio.to_thread(cls, path)
         except sqlite3.Error as error:
-            raise StorageFailed(f"{path} cannot be used: {error}") from error
+            raise unusable(str(path), path.parent, error) from error
 
     async def close(self) -> None:
         """Close the file; a second close does nothing."""

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from identity.files import is_full
 from queueing.errors import StorageFailed
 
 _R = TypeVar("_R")
 Row = tuple[Any, ...]
+ROOM_CODES = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+"""What SQLite also says where there is no room for the files beside a database."""
 
 
 class Ledger:
@@ -79,6 +82,17 @@ class Ledger:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+
+def unusable(what: str, folder: Path, error: sqlite3.Error) -> StorageFailed:
+    """Say why a file cannot be opened: on a full disk SQLite speaks of an I/O error."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_FULL or (code in ROOM_CODES and is_full(folder)):
+        return StorageFailed(
+            f"the disk is full: {what} cannot be used",
+            hint="make room on it; nothing that was stored is lost",
+        )
+    return StorageFailed(f"{what} cannot be used: {error}")
 
 
 def add_columns(database: sqlite3.Connection, table: str, columns: Mapping[str, str]) -> None:

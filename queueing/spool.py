@@ -27,6 +27,7 @@ from queueing.errors import (
     StorageFailed,
     UnknownDelivery,
 )
+from queueing.ledger import unusable
 from queueing.receipt import check_receipt
 from queueing.spool_files import SpoolFiles
 from queueing.spool_index import Row, SpoolConfig, SpoolIndex, Stage
@@ -71,12 +72,12 @@ class Spool:
     ) -> "Spool":
         """Open or create a spool and sweep what a crash left behind.
 
-        StorageFailed where its index is damaged.
+        StorageFailed where its index is damaged or the disk is full.
         """
         try:
             return await asyncio.to_thread(cls, folder, network_id, config, wall_ms)
         except sqlite3.Error as error:
-            raise StorageFailed(f"the spool {folder} cannot be used: {error}") from error
+            raise unusable(f"the spool {folder}", folder, error) from error
 
     async def deposit(self, manifest: OuterManifest, chunks: ChunkSource) -> DepositReceipt:
         """Keep a delivery; see `PendingStore.deposit`."""
