@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-SUITES = ("transfers", "deliveries", "crashes")
+SUITES = ("transfers", "deliveries", "rejoins", "crashes")
 
 
 def available() -> list[str]:
