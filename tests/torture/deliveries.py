@@ -40,7 +40,8 @@ END_TIMEOUT_S = 150.0
 PUT_TIMEOUT_S = 90.0
 DISK_BYTES = 384 * 1024 * 1024
 """More than the floor below which a peer takes nothing; memory only while it is filled."""
-HEADROOM_BYTES = 64 * 1024
+HEADROOM_BYTES = 1024 * 1024
+"""A full disk still lets a peer start: its databases need some."""
 MAILBOX, QUEUE = "mailbox", "queue"
 
 
