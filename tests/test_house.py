@@ -115,6 +115,11 @@ def leaks() -> re.Pattern[bytes]:
     return re.compile(f"{paths}|{hosts}|{settings}".encode())
 
 
+def test_no_file_holds_the_marks_of_a_conflict() -> None:
+    marks = re.compile(rb"^(<{7} |>{7} |={7}$)", re.MULTILINE)
+    assert [shown(path) for path in committed_files() if marks.search(path.read_bytes())] == []
+
+
 def test_no_file_holds_this_machine_or_a_registry() -> None:
     pattern = leaks()
     found = []
