@@ -137,8 +137,9 @@ async def _end(getter: Getter, pid: int, delay_s: float) -> int:
     ending = asyncio.create_task(getter.ended())
     done, _ = await asyncio.wait([ending], timeout=delay_s)
     if not done:
-        # The getter waits for it, so that the id is still this receiver's.
-        os.kill(pid, signal.SIGKILL)
+        # It may have ended just now: its id is not given to another one so soon.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return await ending
 
 
