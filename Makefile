@@ -17,7 +17,7 @@ help:
 	@echo "make fuzz   a million random and mutated datagrams, then the decoders under coverage; ten minutes"
 	@echo "make torture  receivers killed a hundred times and other long fault runs; some minutes"
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
-	@echo "make bench-transfer  transfers beside libtorrent, magic-wormhole, aria2, a plain TLS copy; ten minutes"
+	@echo "make bench-transfer  transfers beside libtorrent, magic-wormhole, aria2, a plain TLS copy; six minutes"
 	@echo "make bench-publish  what publishing 10,000 files on 100 peers costs, some minutes"
 	@echo "make bench-local  how fast commands start and files are hashed, one minute"
 	@echo "make bench-queueing  deliveries beside bare pika and plain gRPC uploads, some minutes"

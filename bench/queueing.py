@@ -105,6 +105,11 @@ class Deliveries:
             secret.write_text(self.url)
             secret.chmod(0o600)
             options += ["--no-mailbox", "--queue", f"@{secret}"]
+            home = peer.folder / "home"
+            home.mkdir(mode=0o700, exist_ok=True)
+            # Else large deliveries would go to mailboxes, and a claim alone to the broker.
+            (home / "config.toml").write_text("[queue]\ndelivery_bytes_max = 0\n")
+            (home / "config.toml").chmod(0o600)
         peer.start(*options)
 
     def leave(self, peer: Actor) -> None:

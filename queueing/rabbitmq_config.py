@@ -23,8 +23,10 @@ class RabbitConfig(msgspec.Struct, frozen=True):
     """Published messages that may be unconfirmed at a time."""
     window_bytes_max: int = 32 * 1024 * 1024
     """Their size; one message may always be under way."""
-    prefetch_max: int = 32
+    prefetch_max: int = 96
     """Messages that the broker may hand over before they are on this peer's disk."""
+    batch_max: int = 32
+    """How many of those are made durable together, while the broker hands over the others."""
     drains_max: int = 8
     """Queues that are read at once, each over a connection of its own; a desk reads for many."""
     reconnects_max: int = 12
@@ -48,6 +50,7 @@ class RabbitConfig(msgspec.Struct, frozen=True):
             self.window_max,
             self.window_bytes_max,
             self.prefetch_max,
+            self.batch_max,
             self.heartbeat_s,
             self.drains_max,
         )

@@ -107,7 +107,7 @@ class BrokerLink:
         self._wire.submit(lambda: self._wire.consume(queue, self._config.prefetch_max))
 
     async def received(self, timeout_s: float) -> list[Message]:
-        """Return all messages at hand, waiting a while for the first; maybe none."""
+        """Return a batch of the messages at hand, waiting a while for the first; maybe none."""
         if not self._messages:
             self._check()
             self._message_came.clear()
@@ -117,9 +117,8 @@ class BrokerLink:
             except TimeoutError:
                 return []
         self._check()
-        messages = list(self._messages)
-        self._messages.clear()
-        return messages
+        count = min(len(self._messages), self._config.batch_max)
+        return [self._messages.popleft() for _ in range(count)]
 
     def settle(self, poison: list[int], last: int | None) -> None:
         """Drop the poison, acknowledge all else up to the tag `last`."""

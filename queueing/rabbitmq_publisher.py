@@ -31,6 +31,7 @@ from queueing.rabbitmq_messages import (
 )
 from queueing.rabbitmq_url import AmqpUrl
 from queueing.rabbitmq_wire import Outcome
+from queueing.shared_chunks import read_ahead
 from queueing.store import ChunkSource
 
 
@@ -157,11 +158,11 @@ class Publisher:
         config, manifest = self._config, deposit.manifest
         window: collections.deque[tuple[int, asyncio.Future[Outcome]]] = collections.deque()
         window_max = max(1, min(config.window_max, config.window_bytes_max // manifest.chunk_bytes))
+        reads = read_ahead(deposit.chunks, sorted(deposit.missing))
         try:
-            for index in sorted(deposit.missing):
+            async for index, sealed in reads:
                 if len(window) >= window_max:
                     await self._confirm_oldest(link, window, deposit)
-                sealed = await deposit.chunks.read(index)
                 if not manifest.chunk_is_good(index, sealed):
                     raise BadEnvelope("a sealed chunk is not the one that its envelope lists")
                 mail = ChunkMail(manifest.delivery_id, index, manifest.count, sealed)
@@ -170,6 +171,7 @@ class Publisher:
             while window:
                 await self._confirm_oldest(link, window, deposit)
         finally:
+            await reads.aclose()
             # Also after a loss: what the broker did confirm need not be sent again.
             for index, sent in window:
                 if _is_confirmed(sent):

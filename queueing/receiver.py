@@ -22,6 +22,7 @@ from queueing.envelope import LIFETIME_MAX_MS, Letter, OuterManifest, open_chunk
 from queueing.errors import BadEnvelope, QueueError, Refused, Unavailable
 from queueing.journal import Journal
 from queueing.receipt import Outcome, decode_receipt, make_receipt
+from queueing.shared_chunks import one_ahead
 from queueing.store import Delivery, PendingStore
 
 _Item = TypeVar("_Item")
@@ -194,7 +195,10 @@ class Receiver:
     ) -> None:
         chunk_bytes = letter.manifest.chunk_bytes
         digest = blake3()
-        async with _closing(_checked_chunks(delivery, start)) as chunks:
+        async with (
+            _closing(_checked_chunks(delivery, start)) as checked,
+            _closing(one_ahead(checked)) as chunks,
+        ):
             async for index, sealed in chunks:
                 content = await asyncio.to_thread(open_chunk, letter, index, sealed)
                 digest.update(content)

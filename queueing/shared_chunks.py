@@ -1,13 +1,19 @@
-"""Sealed chunks that several hosts get at about the same time, read from the disk once.
+"""Reading sealed chunks for those who send or open them: once for several hosts, and ahead.
 
-Owns the chunks that were read last. Knows only a `ChunkSource`.
+Owns the chunks that were read last, and those that are read next. Knows only a `ChunkSource`.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import TypeVar
 
 from queueing.store import ChunkSource
 
+_Item = TypeVar("_Item")
+
+AHEAD_MAX = 2
+"""Chunks that are read before the one at hand is done with."""
 KEPT_MAX = 12
 """Chunks kept for hosts that are a little behind; one that is further behind reads again."""
 
@@ -35,3 +41,50 @@ class SharedChunks:
         failed = ended.cancelled() or ended.exception() is not None
         if failed and self._reads.get(index) is ended:
             del self._reads[index]
+
+
+async def read_ahead(
+    source: ChunkSource, indexes: Sequence[int]
+) -> AsyncGenerator[tuple[int, bytes], None]:
+    """Yield (index, sealed chunk) in this order while the next ones are read already.
+
+    To be closed by whoever may leave early.
+    """
+    reads: deque[tuple[int, asyncio.Task[bytes]]] = deque()
+    waiting = iter(indexes)
+    try:
+        while True:
+            while len(reads) <= AHEAD_MAX and (index := next(waiting, None)) is not None:
+                reads.append((index, asyncio.create_task(source.read(index))))
+            if not reads:
+                return
+            index, read = reads[0]
+            sealed = await read
+            reads.popleft()
+            yield index, sealed
+    finally:
+        for _, read in reads:
+            read.cancel()
+        await asyncio.gather(*(read for _, read in reads), return_exceptions=True)
+
+
+async def one_ahead(items: AsyncIterator[_Item]) -> AsyncGenerator[_Item, None]:
+    """Yield what an iterator gives while its next one is awaited already.
+
+    To be closed by whoever may leave early; the iterator is its owner's to close, after this.
+    """
+
+    async def step() -> list[_Item]:
+        try:
+            return [await anext(items)]
+        except StopAsyncIteration:
+            return []
+
+    ahead = asyncio.create_task(step())
+    try:
+        while found := await ahead:
+            ahead = asyncio.create_task(step())
+            yield found[0]
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)

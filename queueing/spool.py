@@ -14,7 +14,7 @@ import functools
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -36,6 +36,8 @@ from queueing.store import ChunkSource, DepositReceipt, StoreKind, Usage
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _PAGE_MAX = 100
+_FLUSHED_BYTES = 32 * 1024 * 1024
+"""Of a letter that is being sealed so much is written before the disk is told to take it."""
 
 
 class Spool:
@@ -343,10 +345,16 @@ class _SpoolSource:
 
 
 class _Staged:
-    """The file into which a letter is sealed; its failures are not the source's."""
+    """The file into which a letter is sealed; its failures are not the source's.
+
+    What is written goes to the disk while more is sealed, so that the fsync in the end is short.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flush")
+        self._flush: Future[None] | None = None
+        self._unflushed_bytes = 0
 
     def __enter__(self) -> "_Staged":
         try:
@@ -360,16 +368,29 @@ class _Staged:
         try:
             while view:
                 view = view[self._file.write(view) :]
+            self._flush_some(len(sealed))
         except OSError as error:
             raise _failure_of(error) from error
 
     def __exit__(self, *_exception: object) -> None:
         try:
+            if self._flush is not None:
+                self._flush.result()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise _failure_of(error) from error
         finally:
+            self._flusher.shutdown()
             self._file.close()
+
+    def _flush_some(self, written_bytes: int) -> None:
+        self._unflushed_bytes += written_bytes
+        is_idle = self._flush is None or self._flush.done()
+        if self._unflushed_bytes >= _FLUSHED_BYTES and is_idle:
+            if self._flush is not None:
+                self._flush.result()  # a failure is told once: a later fsync may know nothing of it
+            self._unflushed_bytes = 0
+            self._flush = self._flusher.submit(os.fsync, self._file.fileno())
 
 
 def _failure_of(error: OSError) -> QueueError:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from queueing.errors import StorageFailed
-from queueing.shared_chunks import KEPT_MAX, SharedChunks
+from queueing.shared_chunks import AHEAD_MAX, KEPT_MAX, SharedChunks, one_ahead, read_ahead
 
 
 class Disk:
@@ -59,3 +59,64 @@ async def test_failed_read_is_tried_again_by_the_next_reader() -> None:
     disk.is_broken = False
     assert await shared.read(0) == b"\x00"
     assert disk.reads == [0, 0]
+
+
+async def test_chunks_come_in_order_and_no_more_than_the_bound_are_read_ahead() -> None:
+    disk = Disk()
+    disk.may_answer.set()
+    indexes = [3, 1, 4, 0, 5, 9]
+    reads = read_ahead(disk, indexes)
+    got = [await anext(reads)]
+    assert disk.reads == indexes[: 1 + AHEAD_MAX]
+    got += [each async for each in reads]
+    assert got == [(index, bytes([index])) for index in indexes]
+
+
+async def test_failed_read_ahead_is_told_at_its_place_and_the_rest_is_let_go() -> None:
+    disk = Disk()
+    disk.may_answer.set()
+    reads = read_ahead(disk, range(9))
+    assert await anext(reads) == (0, b"\x00")
+    disk.is_broken = True
+    with pytest.raises(StorageFailed):
+        [each async for each in reads]
+    await reads.aclose()
+    assert len(disk.reads) <= 2 + 2 * AHEAD_MAX
+
+
+async def test_one_ahead_yields_all_in_order_and_is_at_most_one_ahead() -> None:
+    given: list[int] = []
+
+    async def items():
+        for number in range(4):
+            given.append(number)
+            yield number
+        raise StorageFailed
+
+    ahead = one_ahead(items())
+    assert await anext(ahead) == 0
+    await asyncio.sleep(0)
+    assert given == [0, 1]
+    assert [await anext(ahead) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(StorageFailed):
+        await anext(ahead)
+
+
+async def test_one_ahead_that_is_closed_early_lets_its_source_be_closed() -> None:
+    never = asyncio.Event()
+    ended: list[bool] = []
+
+    async def items():
+        try:
+            yield 0
+            await never.wait()
+        finally:
+            ended.append(True)
+
+    source = items()
+    ahead = one_ahead(source)
+    assert await anext(ahead) == 0
+    await asyncio.sleep(0)
+    await ahead.aclose()
+    await source.aclose()
+    assert ended == [True]
