@@ -6,7 +6,6 @@ to several such services at once. TLS with a throw-away certificate, or none. Pr
 
 import argparse
 import asyncio
-import datetime
 import json
 import os
 import sys
@@ -17,43 +16,12 @@ from typing import Any
 
 import grpc
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.host import input_lines, say
 
 FRAME_BYTES = 512 * 1024
 METHOD = "/bench.Plain/Upload"
-NAME = "bench.invalid"
-CERTIFICATE, KEY = "certificate.pem", "key.pem"
 OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.so_reuseport", 0))
-
-
-def make_certificate(folder: Path) -> None:
-    """Write a self-signed certificate and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / CERTIFICATE).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / KEY).write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
 
 
 async def serve(folder: Path, tls: Path | None) -> None:
@@ -78,8 +46,8 @@ async def serve(folder: Path, tls: Path | None) -> None:
     if tls is None:
         port = server.add_insecure_port("127.0.0.1:0")
     else:
-        pair = ((tls / KEY).read_bytes(), (tls / CERTIFICATE).read_bytes())
-        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        pem = tls.read_bytes()  # of each the library takes what it looks for
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(pem, pem)]))
     await server.start()
     say({"port": port})
     await (await input_lines()).read()
@@ -99,9 +67,8 @@ async def send(path: Path, ports: Sequence[int], tls: Path | None) -> float:
         if tls is None:
             channel = grpc.aio.insecure_channel(target, OPTIONS)
         else:
-            credentials = grpc.ssl_channel_credentials((tls / CERTIFICATE).read_bytes())
-            name = ("grpc.ssl_target_name_override", NAME)
-            channel = grpc.aio.secure_channel(target, credentials, (name, *OPTIONS))
+            credentials = grpc.ssl_channel_credentials(tls.read_bytes())
+            channel = grpc.aio.secure_channel(target, credentials, OPTIONS)
         async with channel:
             return int.from_bytes(await channel.stream_unary(METHOD)(frames()), "big")
 
@@ -118,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("what", choices=("serve", "send"))
     parser.add_argument("path", type=Path, help="folder of the server, file of the client")
     parser.add_argument("ports", type=int, nargs="*")
-    parser.add_argument("--tls", type=Path, help="folder of certificate and key")
+    parser.add_argument("--tls", type=Path, help="file with certificate and key")
     given = parser.parse_args(arguments)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if given.what == "serve":

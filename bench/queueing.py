@@ -23,7 +23,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from bench.machine import machine
-from bench.plain_grpc import make_certificate
+from bench.movers.certificate import write_certificate
 from bench.report import medians
 from console.stage import Actor, Stage, free_port
 from queueing.envelope import chunk_bytes_for, padded_size
@@ -231,10 +231,7 @@ def plain(module: str, *arguments: str) -> float:
 @contextlib.contextmanager
 def uploads(folder: Path, *, with_tls: bool = False) -> Iterator[list[str]]:
     """Three processes that take plain uploads; the arguments by which they are reached."""
-    tls = folder / f"plain-{with_tls}"
-    tls.mkdir()
-    make_certificate(tls)
-    options = ["--tls", str(tls)] if with_tls else []
+    options = ["--tls", str(write_certificate(folder))] if with_tls else []
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(HOSTS):

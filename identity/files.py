@@ -58,7 +58,7 @@ def replace_private(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_at(descriptor: int, data: bytes, offset: int) -> None:
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of the data at an offset, however little the system takes at a time."""
     view = memoryview(data)
     while view:

@@ -18,13 +18,11 @@ neither place, and the delivery is forgotten, so that a sender that still needs 
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import random
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from queueing.envelope import OuterManifest, decode_manifest
 from queueing.errors import (
@@ -34,15 +32,14 @@ from queueing.errors import (
     Expired,
     MailboxFull,
     QueueError,
-    StorageFailed,
     Unavailable,
-    UnknownDelivery,
 )
-from queueing.kept import KeptMail
+from queueing.kept import KeptChunks, KeptMail
+from queueing.kept_folder import KeptFolder
+from queueing.ledger import unusable
 from queueing.rabbitmq import RabbitStore
 from queueing.receipt import check_receipt
-from queueing.spool_files import SpoolFiles
-from queueing.spool_index import Row, SpoolConfig, SpoolIndex, Stage
+from queueing.spool_index import Row, SpoolConfig, Stage
 from queueing.store import Usage
 
 LOOK_AGAIN_S = 1.0
@@ -54,11 +51,10 @@ FORWARD_RETRY_MAX_S = 60.0
 EXPIRE_S = 60.0
 _OWN_POSITIONS = 2**40
 """Positions of this peer's own letters, which lie in its spool, begin here."""
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+WHAT = "the mailbox's folder"
 
 
-class BrokerDesk:
+class BrokerDesk(KeptFolder):
     """Keeps others' mail on a broker; build it with `BrokerDesk.open`."""
 
     def __init__(
@@ -70,24 +66,14 @@ class BrokerDesk:
         config: SpoolConfig,
         wall_ms: Callable[[], int],
     ) -> None:
-        self._network_id = network_id
+        super().__init__(folder, "desk.db", network_id, config, wall_ms, what=WHAT)
         self._broker = broker
         self._own = own
-        self._config = config
-        self._wall_ms = wall_ms
-        # SQLite is used from one thread only; files from any.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
-        self._files = SpoolFiles(folder)
-        self._index = SpoolIndex(folder / "desk.db", config)
-        rows = list(self._index.rows())
-        held = {row.delivery_id: row for row in rows if row.stage is Stage.HELD}
-        partial = [row.delivery_id for row in rows if row.stage is Stage.PARTIAL]
-        on_broker = self._files.sweep(held, partial)
+        held, on_broker = self._swept()
         # Ids in the order in which they came; what is held and not in here is on the broker.
         self._here: dict[bytes, None] = dict.fromkeys(
             each for each in held if each not in on_broker
         )
-        self._finishing = asyncio.Lock()
         self._work = asyncio.Event()
         self._looked_s: OrderedDict[tuple[str, bytes], float] = OrderedDict()
         self._random = random.Random()
@@ -105,48 +91,28 @@ class BrokerDesk:
         config: SpoolConfig,
         wall_ms: Callable[[], int],
     ) -> "BrokerDesk":
-        """Open or create the desk's folder; `own` keeps the letters of this peer itself."""
-        return await asyncio.to_thread(cls, folder, network_id, broker, own, config, wall_ms)
+        """Open or create the desk's folder; `own` keeps the letters of this peer itself.
 
-    # KeptMail: deposits
+        StorageFailed where its index is damaged or the disk is full.
+        """
+        try:
+            return await asyncio.to_thread(cls, folder, network_id, broker, own, config, wall_ms)
+        except sqlite3.Error as error:
+            raise unusable(f"{WHAT} {folder}", folder, error) from error
 
-    async def begin(self, manifest: OuterManifest) -> list[int]:
-        """Check a manifest, reserve its room, return the chunks that are missing."""
-        manifest.check(self._network_id, self._wall_ms())
-        row = await self._in_thread(self._index.begin, manifest, self._wall_ms())
-        if row.stage is not Stage.PARTIAL:
-            return []
-        async with self._finishing:
-            if manifest.delivery_id in self._here:
-                return []
-            missing = await self._on_disk(self._files.begin, manifest)
-        wanted_bytes = sum(map(manifest.sealed_size, missing))
-        if self._files.free_bytes() - wanted_bytes < self._config.disk_floor_bytes:
-            raise MailboxFull("the disk of the mailbox is nearly full")
-        return missing
-
-    async def put(self, manifest: OuterManifest, index: int, sealed: bytes) -> None:
-        """Write one chunk; it is not durable before `finish`."""
-        written = await self._on_disk(self._files.write, manifest, index, sealed)
-        if not written and not await self._is_held(manifest.delivery_id):
-            raise UnknownDelivery("the delivery was dropped while it was being deposited")
+    # KeptMail: the end of a deposit
 
     async def finish(self, manifest: OuterManifest) -> None:
         """Make a delivery durable here; the broker gets it next."""
-        async with self._finishing:
-            if await self._is_held(manifest.delivery_id):
-                return
-            if not await self._on_disk(self._files.finish, manifest):
-                raise BadEnvelope("the deposit ended before all chunks were there")
-            await self._in_thread(self._index.hold, manifest.delivery_id)
+        if await self._hold(manifest):
             self._here[manifest.delivery_id] = None
-        self._work.set()
+            self._work.set()
 
     # KeptMail: what is here
 
     async def row(self, delivery_id: bytes) -> Row | None:
         """Return what is known of a delivery."""
-        row = await self._in_thread(self._index.get, delivery_id)
+        row = await self._in_index(self._index.get, delivery_id)
         return row if row is not None else await self._own.row(delivery_id)
 
     async def waiting(self, recipient: bytes, after: int, limit: int) -> list[Row]:
@@ -157,7 +123,7 @@ class BrokerDesk:
         rows: list[Row] = []
         if after < _OWN_POSITIONS:
             now_ms = self._wall_ms()
-            rows = await self._in_thread(self._index.waiting, recipient, after, limit, now_ms)
+            rows = await self._in_index(self._index.waiting, recipient, after, limit, now_ms)
         if len(rows) < limit:
             after_own = max(0, after - _OWN_POSITIONS)
             own = await self._own.waiting(recipient, after_own, limit - len(rows))
@@ -168,7 +134,7 @@ class BrokerDesk:
 
     async def manifest(self, delivery_id: bytes) -> OuterManifest | None:
         """Return the outer manifest of a delivery that is held."""
-        encoded = await self._in_thread(self._index.manifest_bytes, delivery_id)
+        encoded = await self._in_index(self._index.manifest_bytes, delivery_id)
         if encoded is None:
             return await self._own.manifest(delivery_id)
         return decode_manifest(encoded)
@@ -176,11 +142,11 @@ class BrokerDesk:
     async def read(self, manifest: OuterManifest, index: int) -> bytes:
         """Return one checked chunk, taken off the broker where it is there."""
         delivery_id = manifest.delivery_id
-        if await self._in_thread(self._index.get, delivery_id) is None:
+        if await self._in_index(self._index.get, delivery_id) is None:
             return await self._own.read(manifest, index)
         if delivery_id in self._here:
             with contextlib.suppress(BadEnvelope):  # it went to the broker just now
-                return await self._on_disk(self._files.read, manifest, index)
+                return await self._on_files(self._files.read, manifest, index)
         sealed = await self._broker.staged(manifest, index)
         if sealed is None:
             if not await self._broker.bring(manifest.recipient):
@@ -188,7 +154,7 @@ class BrokerDesk:
             sealed = await self._broker.staged(manifest, index)
         if sealed is None:
             if delivery_id not in self._here:
-                await self._in_thread(self._index.forget, delivery_id)
+                await self._in_index(self._index.forget, delivery_id)
             raise BadEnvelope("the broker no longer has the delivery")
         return sealed
 
@@ -204,11 +170,11 @@ class BrokerDesk:
 
     async def usage(self, sender: bytes | None = None) -> Usage:
         """Return what is kept for all, or for one sender."""
-        return await self._in_thread(self._index.usage, sender)
+        return await self._in_index(self._index.usage, sender)
 
     async def recipients(self) -> dict[bytes, int]:
         """Return for whom mail waits, each with its latest expiry: what `mail` records say."""
-        return await self._in_thread(self._index.recipients, self._wall_ms())
+        return await self._in_index(self._index.recipients, self._wall_ms())
 
     # KeptMail: ends
 
@@ -217,7 +183,7 @@ class BrokerDesk:
 
         A sender that left the delivery on the broker itself gets the receipt there, first.
         """
-        row = await self._in_thread(self._index.get, delivery_id)
+        row = await self._in_index(self._index.get, delivery_id)
         if row is None:
             await self._own.settle(delivery_id, receipt)
             return
@@ -227,26 +193,25 @@ class BrokerDesk:
         manifest = await self.manifest(delivery_id)
         if manifest is not None and await self._came_over_amqp(delivery_id):
             await self._broker.send_receipt(manifest, receipt)
-        await self._in_thread(self._index.settle, delivery_id, receipt)
+        await self._in_index(self._index.settle, delivery_id, receipt)
         await self._let_go(delivery_id)
 
     async def drop(self, delivery_id: bytes) -> bool:
         """Let go of a delivery for good; False when it was not here any more."""
-        if await self._in_thread(self._index.get, delivery_id) is None:
+        if await self._in_index(self._index.get, delivery_id) is None:
             return await self._own.drop(delivery_id)
-        dropped = await self._in_thread(self._index.drop, delivery_id)
+        dropped = await self._in_index(self._index.drop, delivery_id)
         await self._let_go(delivery_id)
         return dropped
 
     async def expire(self) -> None:
         """Forget what has expired."""
-        for delivery_id in await self._in_thread(self._index.expire, self._wall_ms()):
+        for delivery_id in await self._in_index(self._index.expire, self._wall_ms()):
             await self._let_go(delivery_id)
 
     async def close(self) -> None:
         """Close the index; the broker's store is its owner's to close."""
-        await self._in_thread(self._index.close)
-        self._thread.shutdown(wait=False)
+        await self._close()
 
     # Forwarding
 
@@ -281,16 +246,16 @@ class BrokerDesk:
         return done
 
     async def _forward(self, delivery_id: bytes) -> None:
-        encoded = await self._in_thread(self._index.manifest_bytes, delivery_id)
+        encoded = await self._in_index(self._index.manifest_bytes, delivery_id)
         if encoded is None:  # settled or dropped meanwhile
             await self._let_go(delivery_id)
             return
         manifest = decode_manifest(encoded)
         with contextlib.suppress(Expired):
-            await self._broker.deposit(manifest, _FileSource(self, manifest))
+            await self._broker.deposit(manifest, KeptChunks(self, manifest))
             self.forwarded += 1
         self._here.pop(delivery_id, None)
-        await self._on_disk(self._files.delete, delivery_id)
+        await self._on_files(self._files.delete, delivery_id)
 
     # What lies on the broker
 
@@ -298,11 +263,11 @@ class BrokerDesk:
         """Drain a queue, and answer for what others left in it."""
         await self._broker.bring(recipient)
         for manifest in await self._broker.staged_for(recipient):
-            row = await self._in_thread(self._index.get, manifest.delivery_id)
+            row = await self._in_index(self._index.get, manifest.delivery_id)
             if row is None:
                 now_ms = self._wall_ms()
-                await self._in_thread(self._index.begin, manifest, now_ms, own=True)
-                await self._in_thread(self._index.hold, manifest.delivery_id)
+                await self._in_index(self._index.begin, manifest, now_ms, own=True)
+                await self._in_index(self._index.hold, manifest.delivery_id)
             elif row.stage in (Stage.SETTLED, Stage.DROPPED):
                 await self._broker.let_go(manifest.delivery_id)
 
@@ -313,11 +278,11 @@ class BrokerDesk:
         found: list[bytes] = []
         open_ids: list[bytes] = []
         for delivery_id in delivery_ids:
-            receipt = await self._in_thread(self._index.receipt, sender, delivery_id)
+            receipt = await self._in_index(self._index.receipt, sender, delivery_id)
             if receipt is not None:
                 found.append(receipt)
                 continue
-            row = await self._in_thread(self._index.get, delivery_id)
+            row = await self._in_index(self._index.get, delivery_id)
             if row is not None and row.sender == sender and row.stage is Stage.HELD:
                 open_ids.append(delivery_id)
         return found, open_ids
@@ -325,14 +290,14 @@ class BrokerDesk:
     async def _settle_by(self, receipt: bytes, delivery_ids: Sequence[bytes]) -> None:
         """Settle whichever delivery a receipt from the broker is for; forgeries settle none."""
         for delivery_id in delivery_ids:
-            row = await self._in_thread(self._index.get, delivery_id)
+            row = await self._in_index(self._index.get, delivery_id)
             if row is None:
                 continue
             with contextlib.suppress(BadReceipt):
                 check_receipt(
                     receipt, self._network_id, delivery_id=delivery_id, recipient_id=row.recipient
                 )
-                await self._in_thread(self._index.settle, delivery_id, receipt)
+                await self._in_index(self._index.settle, delivery_id, receipt)
                 await self._let_go(delivery_id)
 
     async def _came_over_amqp(self, delivery_id: bytes) -> bool:
@@ -340,12 +305,8 @@ class BrokerDesk:
 
     async def _let_go(self, delivery_id: bytes) -> None:
         self._here.pop(delivery_id, None)
-        await self._on_disk(self._files.delete, delivery_id)
+        await self._on_files(self._files.delete, delivery_id)
         await self._broker.let_go(delivery_id)
-
-    async def _is_held(self, delivery_id: bytes) -> bool:
-        row = await self._in_thread(self._index.get, delivery_id)
-        return row is not None and row.stage in (Stage.HELD, Stage.SETTLED)
 
     async def _may_look(self, what: str, caller: bytes) -> bool:
         """Wait for the next time that the broker may be asked for a caller.
@@ -365,26 +326,3 @@ class BrokerDesk:
             self._looked_s.popitem(last=False)
         await asyncio.sleep(turn_s - now_s)
         return True
-
-    async def _in_thread(
-        self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
-    ) -> _R:
-        call = functools.partial(function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-
-    async def _on_disk(self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return await asyncio.to_thread(function, *args, **kwargs)
-        except OSError as error:
-            raise StorageFailed(f"the mailbox's folder: {error.strerror}") from error
-
-
-class _FileSource:
-    """The chunks of a delivery that is still here."""
-
-    def __init__(self, desk: BrokerDesk, manifest: OuterManifest) -> None:
-        self._desk = desk
-        self._manifest = manifest
-
-    async def read(self, index: int) -> bytes:
-        return await self._desk.read(self._manifest, index)

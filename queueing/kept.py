@@ -1,7 +1,7 @@
 """What the Mailbox service needs of whatever keeps the mail behind it.
 
-Owns that one Protocol, which `Spool` implements; another store may stand in its place. Must not
-know any implementation, nor gRPC.
+Owns that Protocol, which `Spool` implements, and reading a delivery's chunks through it; another
+store may stand in its place. Must not know any implementation, nor gRPC.
 """
 
 from collections.abc import Sequence
@@ -58,3 +58,15 @@ class KeptMail(Protocol):
     async def usage(self, sender: bytes | None = None) -> Usage:
         """Return how full it is, or how much of it one sender fills."""
         ...
+
+
+class KeptChunks:
+    """The sealed chunks of one kept delivery, for depositing them elsewhere: a `ChunkSource`."""
+
+    def __init__(self, kept: KeptMail, manifest: OuterManifest) -> None:
+        self._kept = kept
+        self._manifest = manifest
+
+    async def read(self, index: int) -> bytes:
+        """Return one sealed chunk; BadEnvelope when it is lost."""
+        return await self._kept.read(self._manifest, index)

@@ -31,7 +31,7 @@ from queueing.rabbitmq_messages import (
 )
 from queueing.rabbitmq_url import AmqpUrl
 from queueing.rabbitmq_wire import Outcome
-from queueing.shared_chunks import read_ahead
+from queueing.shared_chunks import in_turn, one_ahead
 from queueing.store import ChunkSource
 
 
@@ -158,9 +158,10 @@ class Publisher:
         config, manifest = self._config, deposit.manifest
         window: collections.deque[tuple[int, asyncio.Future[Outcome]]] = collections.deque()
         window_max = max(1, min(config.window_max, config.window_bytes_max // manifest.chunk_bytes))
-        reads = read_ahead(deposit.chunks, sorted(deposit.missing))
+        chunks = in_turn(deposit.chunks, sorted(deposit.missing))
+        ahead = one_ahead(chunks)
         try:
-            async for index, sealed in reads:
+            async for index, sealed in ahead:
                 if len(window) >= window_max:
                     await self._confirm_oldest(link, window, deposit)
                 if not manifest.chunk_is_good(index, sealed):
@@ -171,7 +172,8 @@ class Publisher:
             while window:
                 await self._confirm_oldest(link, window, deposit)
         finally:
-            await reads.aclose()
+            await ahead.aclose()
+            await chunks.aclose()
             # Also after a loss: what the broker did confirm need not be sent again.
             for index, sent in window:
                 if _is_confirmed(sent):

@@ -260,13 +260,9 @@ class Staging:
     def _accept_manifest(self, manifest: OuterManifest, taking: _Taking) -> Verdict:
         if self._known(manifest.delivery_id):
             return Verdict.KEPT
-        try:
-            manifest.check(self._network_id, taking.now_ms)
-        except Expired:
-            return Verdict.KEPT
-        except BadEnvelope:
-            return Verdict.POISON
-        if manifest.recipient != taking.recipient or manifest.sealed_bytes > self.limit_bytes:
+        if (verdict := self._dismissed(manifest, taking)) is not None:
+            return verdict
+        if manifest.sealed_bytes > self.limit_bytes:
             return Verdict.POISON
         size_bytes = len(manifest.encoded)
         if size_bytes + manifest.sealed_bytes > taking.room_bytes:
@@ -280,6 +276,16 @@ class Staging:
         )  # fmt: skip
         self._adopt_orphans(manifest.delivery_id, taking)
         return Verdict.KEPT
+
+    def _dismissed(self, manifest: OuterManifest, taking: _Taking) -> Verdict | None:
+        """Return what becomes of a manifest that is not to be taken in; None for a good one."""
+        try:
+            manifest.check(self._network_id, taking.now_ms)
+        except Expired:
+            return Verdict.KEPT
+        except BadEnvelope:
+            return Verdict.POISON
+        return None if manifest.recipient == taking.recipient else Verdict.POISON
 
     def _accept_chunk(self, chunk: ChunkMail, taking: _Taking) -> Verdict:
         row = self._row(chunk.delivery_id, taking)
@@ -302,14 +308,8 @@ class Staging:
 
     def _accept_claim(self, claim: ClaimMail, taking: _Taking) -> Verdict:
         manifest = claim.manifest
-        try:
-            manifest.check(self._network_id, taking.now_ms)
-        except Expired:
-            return Verdict.KEPT
-        except BadEnvelope:
-            return Verdict.POISON
-        if manifest.recipient != taking.recipient:
-            return Verdict.POISON
+        if (verdict := self._dismissed(manifest, taking)) is not None:
+            return verdict
         (count,) = self._db.execute("SELECT count(*) FROM claims").fetchone()
         if count < CLAIMS_MAX:  # else its `mail` record is found all the same
             self._db.execute(

@@ -4,16 +4,14 @@ Owns the chunks that were read last, and those that are read next. Knows only a 
 """
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import TypeVar
 
 from queueing.store import ChunkSource
 
 _Item = TypeVar("_Item")
 
-AHEAD_MAX = 2
-"""Chunks that are read before the one at hand is done with."""
 KEPT_MAX = 12
 """Chunks kept for hosts that are a little behind; one that is further behind reads again."""
 
@@ -43,29 +41,12 @@ class SharedChunks:
             del self._reads[index]
 
 
-async def read_ahead(
-    source: ChunkSource, indexes: Sequence[int]
+async def in_turn(
+    source: ChunkSource, indexes: Iterable[int]
 ) -> AsyncGenerator[tuple[int, bytes], None]:
-    """Yield (index, sealed chunk) in this order while the next ones are read already.
-
-    To be closed by whoever may leave early.
-    """
-    reads: deque[tuple[int, asyncio.Task[bytes]]] = deque()
-    waiting = iter(indexes)
-    try:
-        while True:
-            while len(reads) <= AHEAD_MAX and (index := next(waiting, None)) is not None:
-                reads.append((index, asyncio.create_task(source.read(index))))
-            if not reads:
-                return
-            index, read = reads[0]
-            sealed = await read
-            reads.popleft()
-            yield index, sealed
-    finally:
-        for _, read in reads:
-            read.cancel()
-        await asyncio.gather(*(read for _, read in reads), return_exceptions=True)
+    """Yield (index, sealed chunk) of these indexes."""
+    for index in indexes:
+        yield index, await source.read(index)
 
 
 async def one_ahead(items: AsyncIterator[_Item]) -> AsyncGenerator[_Item, None]:

@@ -3,44 +3,39 @@
 Owns one folder (index.db and the sealed chunks). It is the sender's outbox copy, the store behind
 a mailbox, and a `PendingStore` itself. Knows no wire; it is given the wall time.
 
-Invariants: a delivery is `held` only after data, name and row are fsynced, in this order; whoever
-settles one shows a receipt that its recipient signed; room is reserved before a byte is written.
+Invariant, besides those of `queueing.kept_folder`: whoever settles a delivery shows a receipt that
+its recipient signed.
 """
 
 import asyncio
 import contextlib
-import errno
-import functools
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from identity.keys import Identity
 from queueing.envelope import OuterManifest, decode_manifest, seal_file
 from queueing.errors import (
-    BadEnvelope,
     MailboxFull,
     QueueError,
-    StorageFailed,
     UnknownDelivery,
 )
+from queueing.kept import KeptChunks
+from queueing.kept_folder import KeptFolder, failure_of
 from queueing.ledger import unusable
 from queueing.receipt import check_receipt
-from queueing.spool_files import SpoolFiles
-from queueing.spool_index import Row, SpoolConfig, SpoolIndex, Stage
+from queueing.spool_index import Row, SpoolConfig, Stage
 from queueing.store import ChunkSource, DepositReceipt, StoreKind, Usage
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+_WHAT = "the spool"
 _PAGE_MAX = 100
 _FLUSHED_BYTES = 32 * 1024 * 1024
 """Of a letter that is being sealed so much is written before the disk is told to take it."""
 
 
-class Spool:
+class Spool(KeptFolder):
     """A `PendingStore` in a folder; build it with `Spool.open`."""
 
     kind = StoreKind.SPOOL
@@ -52,15 +47,11 @@ class Spool:
         config: SpoolConfig,
         wall_ms: Callable[[], int],
     ) -> None:
-        self._network_id = network_id
-        self._config = config
-        self._wall_ms = wall_ms
-        # SQLite is used from one thread only; chunk files from any.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._files = SpoolFiles(folder)
-        self._index = SpoolIndex(folder / "index.db", config)
-        self._sweep()
-        self._finishing = asyncio.Lock()  # between a partial file and a whole one: one at a time
+        super().__init__(folder, "index.db", network_id, config, wall_ms, what=_WHAT)
+        self._index.forget_own_partial()
+        _, lost = self._swept()
+        for delivery_id in sorted(lost):
+            self._index.forget(delivery_id)
         self.is_closed = False
 
     @classmethod
@@ -101,7 +92,7 @@ class Spool:
     async def receipts(self, sender: bytes, delivery_ids: Sequence[bytes]) -> list[bytes]:
         """Return the receipts kept for a sender's deliveries."""
         found = [
-            await self._in_thread(self._index.receipt, sender, delivery_id)
+            await self._in_index(self._index.receipt, sender, delivery_id)
             for delivery_id in delivery_ids
         ]
         return [receipt for receipt in found if receipt is not None]
@@ -112,83 +103,37 @@ class Spool:
 
     async def usage(self, sender: bytes | None = None) -> Usage:
         """Return how much others' mail fills of the spool, or one sender's."""
-        return await self._in_thread(self._index.usage, sender)
+        return await self._in_index(self._index.usage, sender)
 
     async def close(self) -> None:
         """Close the index; a second close does nothing."""
         if self.is_closed:
             return
-        await self._in_thread(self._index.close)
+        await self._close()
         self.is_closed = True
-        self._thread.shutdown(wait=False)
 
     # What the mailbox service and the courier use besides.
 
-    async def begin(self, manifest: OuterManifest) -> list[int]:
-        """Check a manifest, reserve its room, and return the chunks that are missing.
-
-        An empty list also when the delivery is held or settled already. BadEnvelope, Expired,
-        TooLarge, MailboxFull, Refused.
-        """
-        manifest.check(self._network_id, self._wall_ms())
-        row = await self._in_thread(self._index.begin, manifest, self._wall_ms())
-        if row.stage is not Stage.PARTIAL:
-            return []
-        async with self._finishing:
-            if await self.keeps(manifest.delivery_id):
-                return []
-            missing = await self._on_disk(self._files.begin, manifest)
-        wanted_bytes = sum(map(manifest.sealed_size, missing))
-        if self._files.free_bytes() - wanted_bytes < self._config.disk_floor_bytes:
-            if len(missing) == manifest.count:  # nothing to resume: give the room back
-                await self._in_thread(self._index.forget, manifest.delivery_id)
-                await self._on_disk(self._files.delete, manifest.delivery_id)
-            raise MailboxFull("the disk of the mailbox is nearly full")
-        return missing
-
-    async def put(self, manifest: OuterManifest, index: int, sealed: bytes) -> None:
-        """Write one chunk of a delivery that was begun; it is not durable before `finish`.
-
-        BadEnvelope, MailboxFull. The same chunk again changes nothing. The floor of free disk holds
-        here too: others fill the disk while a deposit is under way.
-        """
-        if self._files.free_bytes() - len(sealed) < self._config.disk_floor_bytes:
-            raise MailboxFull("the disk of the mailbox is nearly full")
-        written = await self._on_disk(self._files.write, manifest, index, sealed)
-        if not written and not await self.keeps(manifest.delivery_id):
-            raise UnknownDelivery("the delivery was dropped while it was being deposited")
-
     async def finish(self, manifest: OuterManifest) -> None:
         """Make a delivery durable: when this returns, it survives a power cut. BadEnvelope."""
-        async with self._finishing:
-            if await self.keeps(manifest.delivery_id):
-                return
-            whole = await self._on_disk(self._files.finish, manifest)
-            if not whole:
-                raise BadEnvelope("the deposit ended before all chunks were there")
-            await self._in_thread(self._index.hold, manifest.delivery_id)
-
-    async def keeps(self, delivery_id: bytes) -> bool:
-        """Tell whether a delivery is held whole, or was settled here."""
-        row = await self._in_thread(self._index.get, delivery_id)
-        return row is not None and row.stage in (Stage.HELD, Stage.SETTLED)
+        await self._hold(manifest)
 
     async def row(self, delivery_id: bytes) -> Row | None:
         """Return what the index knows of a delivery."""
-        return await self._in_thread(self._index.get, delivery_id)
+        return await self._in_index(self._index.get, delivery_id)
 
     async def held_ids(self, sender: bytes) -> list[bytes]:
         """Return the deliveries of a sender that are held whole."""
-        return await self._in_thread(self._index.held_ids, sender)
+        return await self._in_index(self._index.held_ids, sender)
 
     async def kept_for_others(self, limit: int) -> list[Row]:
         """Return whole deliveries of other senders, the smallest first."""
-        return await self._in_thread(self._index.kept_for_others, self._wall_ms(), limit)
+        return await self._in_index(self._index.kept_for_others, self._wall_ms(), limit)
 
     async def forget(self, delivery_id: bytes) -> None:
         """Let go of a delivery that others keep now; it may come here again."""
-        await self._in_thread(self._index.forget, delivery_id)
-        await self._on_disk(self._files.delete, delivery_id)
+        await self._in_index(self._index.forget, delivery_id)
+        await self._on_files(self._files.delete, delivery_id)
 
     def free_bytes(self) -> int:
         """Return how much of the disk is free."""
@@ -197,47 +142,47 @@ class Spool:
     async def waiting(self, recipient: bytes, after: int, limit: int = _PAGE_MAX) -> list[Row]:
         """Return one page of the whole deliveries for a recipient, oldest first."""
         now_ms = self._wall_ms()
-        return await self._in_thread(self._index.waiting, recipient, after, limit, now_ms)
+        return await self._in_index(self._index.waiting, recipient, after, limit, now_ms)
 
     async def recipients(self) -> dict[bytes, int]:
         """Return for whom mail waits, each with its latest expiry: what `mail` records say."""
-        return await self._in_thread(self._index.recipients, self._wall_ms())
+        return await self._in_index(self._index.recipients, self._wall_ms())
 
     async def manifest(self, delivery_id: bytes) -> OuterManifest | None:
         """Return the outer manifest of a delivery whose chunks are here."""
-        encoded = await self._in_thread(self._index.manifest_bytes, delivery_id)
+        encoded = await self._in_index(self._index.manifest_bytes, delivery_id)
         return None if encoded is None else decode_manifest(encoded)
 
     async def read(self, manifest: OuterManifest, index: int) -> bytes:
         """Return one checked chunk; BadEnvelope when the disk lost it."""
-        return await self._on_disk(self._files.read, manifest, index)
+        return await self._on_files(self._files.read, manifest, index)
 
     def source(self, manifest: OuterManifest) -> ChunkSource:
         """Return the chunks of a held delivery for depositing them elsewhere."""
-        return _SpoolSource(self, manifest)
+        return KeptChunks(self, manifest)
 
     async def settle(self, delivery_id: bytes, receipt: bytes) -> None:
         """Keep the recipient's receipt and let go of the chunks; BadReceipt, UnknownDelivery."""
-        row = await self._in_thread(self._index.get, delivery_id)
+        row = await self._in_index(self._index.get, delivery_id)
         if row is None:
             raise UnknownDelivery
         check_receipt(
             receipt, self._network_id, delivery_id=delivery_id, recipient_id=row.recipient
         )
-        await self._in_thread(self._index.settle, delivery_id, receipt)
-        await self._on_disk(self._files.delete, delivery_id)
+        await self._in_index(self._index.settle, delivery_id, receipt)
+        await self._on_files(self._files.delete, delivery_id)
 
     async def drop(self, delivery_id: bytes) -> bool:
         """Let go of a delivery for good; False when it was not here any more."""
-        dropped = await self._in_thread(self._index.drop, delivery_id)
-        await self._on_disk(self._files.delete, delivery_id)
+        dropped = await self._in_index(self._index.drop, delivery_id)
+        await self._on_files(self._files.delete, delivery_id)
         return dropped
 
     async def expire(self) -> int:
         """Delete what has expired; return how many."""
-        expired = await self._in_thread(self._index.expire, self._wall_ms())
+        expired = await self._in_index(self._index.expire, self._wall_ms())
         for delivery_id in expired:
-            await self._on_disk(self._files.delete, delivery_id)
+            await self._on_files(self._files.delete, delivery_id)
         return len(expired)
 
     async def seal(
@@ -258,7 +203,7 @@ class Spool:
         The limits are not for one's own mail, the floor of free disk is. TooLarge, MailboxFull,
         StorageFailed, SourceChanged; OSError when the source cannot be read.
         """
-        if self._files.free_bytes() - size < self._config.disk_floor_bytes:
+        if self._lacks_room(size):
             raise MailboxFull("the disk is nearly full", hint="free some space in the home")
         staged = self._files.staging_path(seal_id)
 
@@ -273,9 +218,9 @@ class Spool:
         manifest: OuterManifest | None = None
         try:
             manifest = await asyncio.to_thread(seal)
-            row = await self._in_thread(self._index.begin, manifest, self._wall_ms(), own=True)
+            row = await self._in_index(self._index.begin, manifest, self._wall_ms(), own=True)
             assert row.stage is Stage.PARTIAL, "a fresh content key gives a fresh delivery id"
-            await self._on_disk(self._files.adopt, manifest, staged)
+            await self._on_files(self._files.adopt, manifest, staged)
             await self.finish(manifest)
         except QueueError:
             if manifest is not None:  # what cannot be deleted now is swept at the next start
@@ -286,29 +231,6 @@ class Spool:
             with contextlib.suppress(OSError):
                 staged.unlink(missing_ok=True)
         return manifest
-
-    def _sweep(self) -> None:
-        self._index.forget_own_partial()
-        rows = list(self._index.rows())
-        held = [row.delivery_id for row in rows if row.stage is Stage.HELD]
-        partial = [row.delivery_id for row in rows if row.stage is Stage.PARTIAL]
-        for lost in sorted(self._files.sweep(held, partial)):
-            self._index.forget(lost)
-
-    async def _in_thread(
-        self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
-    ) -> _R:
-        call = functools.partial(function, *args, **kwargs)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except sqlite3.Error as error:
-            raise StorageFailed(f"the index of the spool: {error}") from error
-
-    async def _on_disk(self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return await asyncio.to_thread(function, *args, **kwargs)
-        except OSError as error:
-            raise _failure_of(error) from error
 
 
 class SpoolDelivery:
@@ -335,15 +257,6 @@ class SpoolDelivery:
             await self._spool.settle(self.manifest.delivery_id, receipt)
 
 
-class _SpoolSource:
-    def __init__(self, spool: Spool, manifest: OuterManifest) -> None:
-        self._spool = spool
-        self._manifest = manifest
-
-    async def read(self, index: int) -> bytes:
-        return await self._spool.read(self._manifest, index)
-
-
 class _Staged:
     """The file into which a letter is sealed; its failures are not the source's.
 
@@ -360,7 +273,7 @@ class _Staged:
         try:
             self._file = self._path.open("wb", buffering=0)
         except OSError as error:
-            raise _failure_of(error) from error
+            raise failure_of(error, _WHAT) from error
         return self
 
     def write(self, _index: int, sealed: bytes) -> None:
@@ -370,7 +283,7 @@ class _Staged:
                 view = view[self._file.write(view) :]
             self._flush_some(len(sealed))
         except OSError as error:
-            raise _failure_of(error) from error
+            raise failure_of(error, _WHAT) from error
 
     def __exit__(self, *_exception: object) -> None:
         try:
@@ -378,7 +291,7 @@ class _Staged:
                 self._flush.result()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise _failure_of(error) from error
+            raise failure_of(error, _WHAT) from error
         finally:
             self._flusher.shutdown()
             self._file.close()
@@ -391,9 +304,3 @@ class _Staged:
                 self._flush.result()  # a failure is told once: a later fsync may know nothing of it
             self._unflushed_bytes = 0
             self._flush = self._flusher.submit(os.fsync, self._file.fileno())
-
-
-def _failure_of(error: OSError) -> QueueError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MailboxFull("the disk is full", hint="free some space in the home")
-    return StorageFailed(f"the spool: {error.strerror}")

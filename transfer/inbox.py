@@ -22,6 +22,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from identity.encoding import length_prefixed
+from identity.files import write_at
 from transfer.errors import (
     BadContent,
     DiskFull,
@@ -250,11 +251,8 @@ class InboxFile:
             await run_to_end(lambda: os.close(descriptor))
 
     def _write(self, offset: int, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        done = 0
         try:
-            while done < len(view):
-                done += os.pwrite(self._descriptor, view[done:], offset + done)
+            write_at(self._descriptor, data, offset)
         except OSError as error:
             raise target_error(error, self._part) from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from identity.encoding import length_prefixed
+from identity.files import write_at
 from transfer.bitmap import full_bitmap
 from transfer.errors import DiskFull, TargetBusy, TargetExists, TargetUnwritable, TransferError
 from transfer.hashing import Fingerprint, read_exactly
@@ -71,9 +72,7 @@ class PartFile:
         """Write the pieces of a verified chunk."""
         try:
             for piece in pieces:
-                done = 0
-                while done < len(piece):
-                    done += os.pwrite(self._descriptor, piece[done:], offset + done)
+                write_at(self._descriptor, piece, offset)
                 offset += len(piece)
         except OSError as error:
             raise target_error(error, self.target) from error

@@ -306,7 +306,7 @@ class _FetchStream:
     def __init__(self, service: TransferService, context: Context, peer_id: bytes) -> None:
         self._service = service
         self._context = context
-        self.peer_id = self._peer_id = peer_id
+        self.peer_id = peer_id
         self.gone = asyncio.Event()
         self._reading_since: float | None = None
         self._writing_since: float | None = None
@@ -368,7 +368,7 @@ class _FetchStream:
             await self._write(encode_frame(request.request, opened))
             return
         now = asyncio.get_running_loop().time()
-        if not self._service.gives(opened.source, self._peer_id, request.chunk, now):
+        if not self._service.gives(opened.source, self.peer_id, request.chunk, now):
             await self._write(encode_frame(request.request, FrameStatus.MISSING))
             return
         try:
@@ -389,7 +389,7 @@ class _FetchStream:
             data = await self._ahead.span(opened, start + offset, size)
             frame = encode_frame(request.request, FrameStatus.DATA, offset, data)
             await self._write(frame)
-            self._service.sent(self._peer_id, request.content_id, size)
+            self._service.sent(self.peer_id, request.content_id, size)
 
     async def _answer_pack(self, request: FetchRequest, idle: asyncio.Timeout) -> None:
         read = await self._service.read_pack(request.pack)
@@ -401,7 +401,7 @@ class _FetchStream:
             piece = data[offset : offset + step]
             await self._wait_for_rate(len(piece), idle)
             await self._write(encode_frame(request.request, FrameStatus.DATA, offset, piece))
-            self._service.sent(self._peer_id, request.pack[0], len(piece))
+            self._service.sent(self.peer_id, request.pack[0], len(piece))
 
     async def _wait_for_rate(self, size_bytes: int, idle: asyncio.Timeout) -> None:
         now = asyncio.get_running_loop().time()

@@ -272,16 +272,15 @@ class TreeDownload(Download):
         """Verify a unit and write it, in the download's thread; False when it is not the unit."""
         part, unit = self._tree_part, self.plan.units[chunk]
         assert part is not None
+        data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
         if not isinstance(unit, Pack):
             manifest = part.state.manifests[unit.content]
-            data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
             if digest_of(data) != manifest.digest(unit.chunk):
                 return False
             part.write_piece(unit.content, unit.chunk, [data])
             if part.is_whole(unit.content):
                 self._files_done += len(self.plan.contents[unit.content].entries)
             return True
-        data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
         parts: list[tuple[int, memoryview]] = []
         at = 0
         for place in self._wanted[chunk]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from identity.files import write_at
 from transfer.bitmap import full_bitmap
 from transfer.errors import BadManifest, DiskFull, TargetBusy
 from transfer.hashing import Fingerprint, read_exactly
@@ -281,7 +282,7 @@ class TreePart:
         try:
             for number in content.entries:
                 if number not in state.done and number not in state.kept:
-                    self._write_file(number, lambda out: _write_at(out, data, 0))
+                    self._write_file(number, lambda out: write_at(out, data, 0))
             first = state.tree.entries[content.entries[0]].path
             state.holdings[place] = Holding(1, first)
         except OSError as error:
@@ -309,7 +310,7 @@ class TreePart:
                 if os.fstat(out).st_size != content.size_bytes:
                     os.ftruncate(out, content.size_bytes)
                 for piece in pieces:
-                    _write_at(out, piece, offset)
+                    write_at(out, piece, offset)
                     offset += len(piece)
                 holding.chunks |= 1 << chunk
                 if self.is_whole(place):
@@ -407,13 +408,7 @@ def _manifest_of(descriptor: int, size_bytes: int) -> Manifest:
 def _copy_all(source: int, out: int, size_bytes: int) -> None:
     for at in range(0, size_bytes, COPY_BYTES):
         data = read_exactly(source, at, min(COPY_BYTES, size_bytes - at))
-        _write_at(out, memoryview(data), at)
-
-
-def _write_at(out: int, data: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(out, data[done:], offset + done)
+        write_at(out, data, at)
 
 
 def _open_locked(path: Path) -> int:

@@ -19,6 +19,7 @@ from dht.words import indexed_words
 from identity.keys import Identity
 from identity.network import parse_network_file
 from peer.failures import ExitCode
+from tests.support.disks import small_disk
 from tests.support.processes import CLI, PeerProcess, joined, peers_in, run_shoal
 from tests.support.waiting import until
 
@@ -185,18 +186,6 @@ def test_another_content_under_ones_own_name_replaces_it_and_says_so(peers: Peer
     assert first["content_id"] in done.stderr
     [hit] = bob.json("search", "version")
     assert hit["content_id"] == done.items[0]["content_id"] != first["content_id"]
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a file system of a few MiB cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_full_disk_is_exit_7_and_nothing_is_left_as_the_file(tmp_path: Path) -> None:

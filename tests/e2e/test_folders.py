@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from peer.failures import ExitCode
 from tests.support.processes import PeerProcess, joined
+from tests.transfer.trees import picture
 
 Peers = list[PeerProcess]
 FILES = 300
@@ -34,20 +34,6 @@ def make_folder(root: Path) -> Path:
     (root / "part 0" / "link").symlink_to("../part 1/001.bin")
     (root / "part 0" / "folder link").symlink_to("../empty")
     return root
-
-
-def picture(root: Path) -> dict[str, object]:
-    """All that a folder holds: bytes, executable bits, links, empty folders."""
-    seen: dict[str, object] = {}
-    for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        if path.is_symlink():
-            seen[name] = path.readlink()
-        elif path.is_file():
-            seen[name] = path.read_bytes(), bool(path.stat().st_mode & stat.S_IXUSR)
-        else:
-            seen[name] = "folder"
-    return seen
 
 
 @pytest.fixture(scope="module")

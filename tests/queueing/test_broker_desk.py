@@ -8,7 +8,7 @@ import pytest
 
 from queueing.broker_desk import BrokerDesk
 from queueing.envelope import OuterManifest
-from queueing.errors import BadEnvelope, NoMailbox, Refused
+from queueing.errors import BadEnvelope, MailboxFull, NoMailbox, Refused
 from queueing.rabbitmq import RabbitStore
 from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_link import BrokerLink
@@ -31,7 +31,7 @@ class Office:
         self.parties = parties
         self.closing = contextlib.AsyncExitStack()
 
-    async def open(self) -> BrokerDesk:
+    async def open(self, *, disk_floor_bytes: int = 0) -> BrokerDesk:
         store = RabbitStore(
             parse_amqp_url(self.url), self.parties.network_id, self.folder / "staging", config=QUICK
         )
@@ -42,14 +42,14 @@ class Office:
         self.closing.push_async_callback(own.close)
         desk = await BrokerDesk.open(
             self.folder / "desk", self.parties.network_id, store, own,
-            config=SpoolConfig(), wall_ms=now_ms,
+            config=SpoolConfig(disk_floor_bytes=disk_floor_bytes), wall_ms=now_ms,
         )  # fmt: skip
         self.closing.push_async_callback(desk.close)
         return desk
 
-    async def reopen(self) -> BrokerDesk:
+    async def reopen(self, *, disk_floor_bytes: int = 0) -> BrokerDesk:
         await self.closing.aclose()
-        return await self.open()
+        return await self.open(disk_floor_bytes=disk_floor_bytes)
 
 
 @pytest.fixture
@@ -194,3 +194,19 @@ async def test_asking_for_mail_makes_no_queue_on_the_broker(
     with pytest.raises(NoMailbox):
         await link.look(mail_queue(parties.network_id, parties.recipient.peer_id))
     await link.close()
+
+
+async def test_disk_below_its_floor_takes_nothing_and_keeps_no_room_reserved(
+    office: Office, parties: Parties, tmp_path: Path
+) -> None:
+    desk = await office.open(disk_floor_bytes=1 << 60)
+    manifest, chunks = parties.seal(tmp_path)
+    with pytest.raises(MailboxFull):
+        await desk.begin(manifest)
+    assert (await desk.usage()).bytes == 0
+    assert await desk.row(manifest.delivery_id) is None
+    desk = await office.reopen()
+    assert 0 in await desk.begin(manifest)
+    desk = await office.reopen(disk_floor_bytes=1 << 60)  # others fill the disk meanwhile
+    with pytest.raises(MailboxFull):
+        await desk.put(manifest, 0, await chunks.read(0))

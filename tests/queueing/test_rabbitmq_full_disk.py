@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_messages import mail_queue
 from queueing.rabbitmq_url import parse_amqp_url
 from tests.queueing.rabbit_mail import Parties, sealed_chunks_of
+from tests.support.disks import small_disk
 
 DISK_BYTES = 6 * 1024 * 1024
 
@@ -24,17 +23,8 @@ DISK_BYTES = 6 * 1024 * 1024
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of a few megabytes, all for this test."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("only root on Linux can mount a small disk; the floor is tested everywhere")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True
-    )
-    try:
+    with small_disk(tmp_path / "disk", DISK_BYTES) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextlib.contextmanager

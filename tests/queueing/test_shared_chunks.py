@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from queueing.errors import StorageFailed
-from queueing.shared_chunks import AHEAD_MAX, KEPT_MAX, SharedChunks, one_ahead, read_ahead
+from queueing.shared_chunks import KEPT_MAX, SharedChunks, in_turn, one_ahead
 
 
 class Disk:
@@ -61,27 +61,16 @@ async def test_failed_read_is_tried_again_by_the_next_reader() -> None:
     assert disk.reads == [0, 0]
 
 
-async def test_chunks_come_in_order_and_no_more_than_the_bound_are_read_ahead() -> None:
+async def test_chunks_come_in_the_order_wanted_while_the_next_one_is_read() -> None:
     disk = Disk()
     disk.may_answer.set()
     indexes = [3, 1, 4, 0, 5, 9]
-    reads = read_ahead(disk, indexes)
-    got = [await anext(reads)]
-    assert disk.reads == indexes[: 1 + AHEAD_MAX]
-    got += [each async for each in reads]
+    chunks = one_ahead(in_turn(disk, indexes))
+    got = [await anext(chunks)]
+    await asyncio.sleep(0)
+    assert disk.reads == indexes[:2]
+    got += [each async for each in chunks]
     assert got == [(index, bytes([index])) for index in indexes]
-
-
-async def test_failed_read_ahead_is_told_at_its_place_and_the_rest_is_let_go() -> None:
-    disk = Disk()
-    disk.may_answer.set()
-    reads = read_ahead(disk, range(9))
-    assert await anext(reads) == (0, b"\x00")
-    disk.is_broken = True
-    with pytest.raises(StorageFailed):
-        [each async for each in reads]
-    await reads.aclose()
-    assert len(disk.reads) <= 2 + 2 * AHEAD_MAX
 
 
 async def test_one_ahead_yields_all_in_order_and_is_at_most_one_ahead() -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from tests.support import waiting
 from tests.support.broker import PrivateBroker, temporary_broker
 from tests.support.deliveries import digest_of
+from tests.support.disks import may_mount, small_disk
 from tests.support.processes import PeerProcess, environment, private_network, seed_of
 from tests.torture.tally import Tally
 
@@ -168,8 +169,8 @@ def world_of(folder: Path, broker: PrivateBroker) -> Iterator[World]:
         peers = [stack.enter_context(PeerProcess(folder, name)) for name in names]
         world = World(folder, broker, peers)
         world.hosts[0].address = seed_of(network)
-        if _may_mount():
-            stack.enter_context(_small_disk(world.bob.folder))
+        if may_mount():
+            stack.enter_context(small_disk(world.bob.folder, DISK_BYTES))
         for peer in (*world.hosts, world.ada, world.bob):
             world.join(peer)
         yield world
@@ -329,26 +330,10 @@ class Run:
 
 
 def _can_make(fault: Fault, tally: Tally) -> bool:
-    if fault is Fault.DISK_FULL and not _may_mount():
+    if fault is Fault.DISK_FULL and not may_mount():
         tally.notes.append("no full disk: only root may mount a small one")
         return False
     return True
-
-
-def _may_mount() -> bool:
-    return sys.platform == "linux" and os.geteuid() == 0
-
-
-@contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[None]:
-    """A folder on a file system of its own, in memory."""
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True
-    )
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def _pause(seconds: float) -> None:

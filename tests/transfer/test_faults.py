@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from identity.address import Address
+from tests.support.disks import small_disk
 from tests.transfer.peers import CHUNK, MemoryJournal, get, poll, random_bytes, running_peer
 from transfer.candidates import Holder
 from transfer.errors import DiskFull, TargetUnwritable
@@ -21,24 +21,6 @@ from transfer.service import ServiceConfig
 ROOT = Path(__file__).parents[2]
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """Mount a tmpfs of this size; the caller is root."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False
-    )
-    assert done.returncode == 0
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
-
-
-@needs_root
 async def test_disk_that_fills_up_is_told_and_the_get_resumed_once_there_is_room(
     tmp_path: Path,
 ) -> None:
@@ -69,7 +51,6 @@ async def test_disk_that_fills_up_is_told_and_the_get_resumed_once_there_is_room
         assert result.fetched_bytes <= 12 * CHUNK - kept // CHUNK * CHUNK + CHUNK
 
 
-@needs_root
 async def test_disk_without_room_is_told_before_a_byte_is_fetched(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(random_bytes(8 * CHUNK))
@@ -81,7 +62,6 @@ async def test_disk_without_room_is_told_before_a_byte_is_fetched(tmp_path: Path
         assert not (disk / "copy").exists()
 
 
-@needs_root
 async def test_target_on_another_file_system_is_written_there_from_the_start(
     tmp_path: Path,
 ) -> None:
