@@ -25,10 +25,10 @@ from peer.database import Database
 from peer.finding import Holder, merge_holders
 from peer.home import Home
 from peer.memory import DhtMemory
+from peer.paces import Paces
 from peer.reaching import whereabouts
 from rpc.channels import ChannelPool
 from rpc.errors import RpcError
-from transfer.limits import Pace
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -47,10 +47,8 @@ class Core:
     contacts: Contacts
     dht: DhtNode
     channels: ChannelPool
-    up: Pace
-    """Bytes a second to others, whatever sends them."""
-    down: Pace
-    """Bytes a second from others."""
+    paces: Paces
+    """Bytes a second to others and from others."""
 
     @classmethod
     def of_peer(
@@ -109,8 +107,7 @@ class Core:
             contacts=Contacts(database),
             dht=dht,
             channels=channels,
-            up=Pace(config.transfer.upload_bytes_per_s or None),
-            down=Pace(config.transfer.download_bytes_per_s or None),
+            paces=Paces.of(config.transfer),
         )
 
     async def close(self) -> None:

@@ -256,8 +256,8 @@ class Peer:
             inbox=inbox,
             config=service_limits(core.config.transfer),
             on_upload=self.traffic.uploaded,
-            up=core.up,
-            down=core.down,
+            up=core.paces.gets_up,
+            down=core.paces.mail_down,
         )
         mailbox = mail.service(lambda context: caller_of(context, core.file.network).peer_id)
         handlers = [service.handler(), mailbox.handler()]

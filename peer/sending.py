@@ -165,7 +165,7 @@ class Sending:
                     offer,
                     letter.path,
                     on_progress=progress,
-                    config=PushConfig(pace=self._core.up),
+                    config=PushConfig(pace=self._core.paces.mail_up),
                 )
             except Refused as error:
                 raise NotPermitted(str(error), hint=error.hint) from error

@@ -19,6 +19,7 @@ from typing import Protocol, assert_never
 
 from blake3 import blake3
 
+from rpc.pace import Pace
 from transfer.bitmap import chunks_in, decode_bitmap, encode_bitmap
 from transfer.candidates import CandidateConfig, Candidates, Holder, SessionEnd
 from transfer.errors import (
@@ -32,7 +33,6 @@ from transfer.errors import (
 )
 from transfer.gathering import Gathering
 from transfer.hashing import Fingerprint
-from transfer.limits import Pace
 from transfer.manifest import Manifest, TreeManifest
 from transfer.partial import PartFile
 from transfer.scheduler import Done, Request, Stalled, Swarm, SwarmConfig, Wait

@@ -1,17 +1,9 @@
-"""What a peer allows: slots, and bytes a second up and down.
+"""How many streams a peer serves at a time.
 
-Owns two pure state machines that are given the time, and Pace, by which all that moves in one
-direction waits for its turn. Knows no stream and no peer but by id.
-
-Slots: `enter(peer)` is true when a stream may run and must be paired with `leave(peer)`; at most
-`slots_max` run in all and `slots_per_peer_max` for one peer. TokenBucket: `reserve(bytes, now)`
-books the bytes and returns how long to wait before sending them; booked bytes never exceed
-rate · time + burst.
+Owns one pure rule: `enter(peer)` is true when a stream may run and must be paired with
+`leave(peer)`; at most `slots_max` run in all and `slots_per_peer_max` for one peer. Knows no stream
+and no peer but by id. Bytes a second are rpc.pace's.
 """
-
-import asyncio
-
-from transfer.manifest import CHUNK_SIZE_MIN_BYTES
 
 
 class Slots:
@@ -48,46 +40,3 @@ class Slots:
             del self._by_peer[peer]
         else:
             self._by_peer[peer] = held - 1
-
-
-class TokenBucket:
-    """A rate limit that books ahead, so that waiting senders keep their order."""
-
-    BURST_S = 0.125
-
-    def __init__(self, rate_bytes_per_s: float, *, now: float) -> None:
-        assert rate_bytes_per_s > 0
-        self._rate = rate_bytes_per_s
-        self._burst = min(rate_bytes_per_s * self.BURST_S, 4.0 * CHUNK_SIZE_MIN_BYTES)
-        self._level = self._burst
-        self._at = now
-
-    def reserve(self, size_bytes: int, *, now: float) -> float:
-        """Book bytes and return the seconds to wait before sending them."""
-        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self._rate)
-        self._at = max(now, self._at)
-        self._level -= size_bytes
-        return max(0.0, -self._level / self._rate)
-
-
-class Pace:
-    """Bytes a second of one direction, over all streams of a peer together."""
-
-    def __init__(self, rate_bytes_per_s: int | None = None) -> None:
-        assert rate_bytes_per_s is None or rate_bytes_per_s > 0
-        self.rate_bytes_per_s = rate_bytes_per_s
-        self._bucket: TokenBucket | None = None
-
-    def wait_before(self, size_bytes: int, *, now: float) -> float:
-        """Book bytes and return the seconds to wait before they move on."""
-        if self.rate_bytes_per_s is None:
-            return 0.0
-        if self._bucket is None:
-            self._bucket = TokenBucket(self.rate_bytes_per_s, now=now)
-        return self._bucket.reserve(size_bytes, now=now)
-
-    async def take(self, size_bytes: int) -> None:
-        """Wait until so many bytes may move on."""
-        wait_s = self.wait_before(size_bytes, now=asyncio.get_running_loop().time())
-        if wait_s:
-            await asyncio.sleep(wait_s)

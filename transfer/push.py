@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from protos import transfer_pb2
+from rpc.pace import Pace
 from transfer.errors import (
     PushFailed,
     ReceiverFull,
@@ -24,7 +25,6 @@ from transfer.errors import (
     UnsafeName,
 )
 from transfer.hashing import open_regular, read_exactly
-from transfer.limits import Pace
 from transfer.manifest import Manifest
 from transfer.wire import FRAME_DATA_MAX_BYTES
 
@@ -113,7 +113,7 @@ class PushConfig:
     status_wait_s: float = 0.5
     """How long a second attempt waits after its first chunk for the receiver to object."""
     pace: Pace = field(default_factory=Pace)
-    """The limit of bytes a second, shared with other uploads."""
+    """The limit of bytes a second, shared with whatever else is sent."""
 
 
 async def push_file(
@@ -174,6 +174,7 @@ async def _push(
         manifest=offer.manifest.encode(),
         expires_ms=offer.expires_ms,
     )
+    config.pace.note(len(opening.manifest))
     async with asyncio.timeout(config.idle_timeout_s):
         await call.write(transfer_pb2.PushRequest(offer=opening).SerializeToString())
         committed = (await _read_reply(call)).committed_bytes
@@ -212,10 +213,11 @@ async def _send(
         if not offer.manifest.verifies(chunk, data):
             raise SourceChanged
         view = memoryview(data)
-        for start in range(0, length, FRAME_DATA_MAX_BYTES):
+        step = config.pace.piece_bytes(FRAME_DATA_MAX_BYTES)
+        for start in range(0, length, step):
             if reply.done():
                 return
-            piece = bytes(view[start : start + FRAME_DATA_MAX_BYTES])
+            piece = bytes(view[start : start + step])
             request = transfer_pb2.PushRequest(offset=offset + start, data=piece)
             await config.pace.take(len(piece))
             async with asyncio.timeout(config.idle_timeout_s):

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from identity.errors import ShoalError
 from protos import transfer_pb2
+from rpc.pace import Pace
 from transfer.errors import (
     BadManifest,
     DiskFull,
@@ -20,7 +21,6 @@ from transfer.errors import (
     TransferError,
     UnsafeName,
 )
-from transfer.limits import Pace
 from transfer.manifest import decode_manifest
 from transfer.names import check_name
 from transfer.push import REASON_KEY, SEAL_ID_BYTES, Accept, Caller, Inbox, PushOffer
@@ -40,11 +40,12 @@ class _Watch:
         self._idle = idle
         self._idle_s = idle_s
 
-    def moved(self, wait_s: float = 0.0) -> None:
-        """Begin to count anew, after a time that we wait ourselves."""
-        self._idle.reschedule(asyncio.get_running_loop().time() + wait_s + self._idle_s)
+    def moved(self) -> None:
+        """Begin to count anew."""
+        self._idle.reschedule(asyncio.get_running_loop().time() + self._idle_s)
 
     def pause(self) -> None:
+        """Count no more while we wait ourselves."""
         self._idle.reschedule(None)
 
 
@@ -54,7 +55,7 @@ async def receive_push(
     """Take one push; ends the call with the status that says why when it is not taken."""
     try:
         async with asyncio.timeout(idle_timeout_s) as idle:
-            offer = await _read_offer(context)
+            offer = await _read_offer(context, pace)
             accept = await inbox.offer(caller, offer)
             try:
                 await _take(context, offer, accept, _Watch(idle, idle_timeout_s), pace)
@@ -93,7 +94,6 @@ async def _read_chunk(
     done = 0
     while done < length:
         request = await _read_request(context)
-        watch.moved()
         size = len(request.data)
         if request.offset != offset + done or not 0 < size <= FRAME_DATA_MAX_BYTES:
             raise _MalformedError("data out of order")
@@ -101,14 +101,15 @@ async def _read_chunk(
             raise _MalformedError("a frame reaches over the end of its chunk")
         parts.append(request.data)
         done += size
-        if wait_s := pace.wait_before(size, now=asyncio.get_running_loop().time()):
-            watch.moved(wait_s)
-            await asyncio.sleep(wait_s)
+        watch.pause()
+        await pace.received(size)
+        watch.moved()
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _read_offer(context: Context) -> PushOffer:
+async def _read_offer(context: Context, pace: Pace) -> PushOffer:
     offer = (await _read_request(context)).offer
+    pace.note(len(offer.manifest))
     if len(offer.seal_id) != SEAL_ID_BYTES:
         raise _MalformedError("the seal id has a wrong length")
     return PushOffer(

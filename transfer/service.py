@@ -16,9 +16,10 @@ from google.protobuf.message import DecodeError
 
 from identity.errors import ShoalError
 from protos import transfer_pb2
+from rpc.pace import Pace
 from transfer.bitmap import encode_bitmap
 from transfer.errors import SourceChanged, SourceUnreadable
-from transfer.limits import Pace, Slots
+from transfer.limits import Slots
 from transfer.manifest import TreeManifest
 from transfer.packs import PackRead, read_pack_blocking
 from transfer.push import REASON_KEY, Caller, Inbox
@@ -40,7 +41,6 @@ OPEN_SOURCES_MAX = 8
 CHANGED_MAX = 1_024
 MAKE_WAY_S = 0.5
 """How long a newcomer waits for the end of a stream that gives way."""
-LIMITED_FRAME_BYTES = 64 * 1024
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 Identify = Callable[[Context], Caller]
@@ -93,7 +93,7 @@ class TransferService:
         up: Pace | None = None,
         down: Pace | None = None,
     ) -> None:
-        """Take what is served; `up` and `down` are shared with whatever else moves bytes."""
+        """Take what is served; `up` is the pace of what is fetched, `down` of what is pushed."""
         self._shares = shares
         self._identify = identify
         self._inbox = inbox
@@ -130,7 +130,9 @@ class TransferService:
     async def _describe(self, message: bytes, context: Context) -> bytes:
         await self._caller(context)
         source = await self._source_asked(transfer_pb2.DescribeRequest, message, context)
-        return transfer_pb2.DescribeReply(manifest=source.manifest.encode()).SerializeToString()
+        reply = transfer_pb2.DescribeReply(manifest=source.manifest.encode()).SerializeToString()
+        self._up.note(len(reply))
+        return reply
 
     async def _have(self, message: bytes, context: Context) -> bytes:
         caller = await self._caller(context)
@@ -268,11 +270,11 @@ class TransferService:
 
     def frame_bytes(self) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
-        return LIMITED_FRAME_BYTES if self._up.rate_bytes_per_s else FRAME_DATA_MAX_BYTES
+        return self._up.piece_bytes(FRAME_DATA_MAX_BYTES)
 
-    def wait_before(self, size_bytes: int, now: float) -> float:
-        """Book bytes on the rate limit and return the seconds to wait."""
-        return self._up.wait_before(size_bytes, now=now)
+    async def take(self, size_bytes: int) -> None:
+        """Wait until the limit of rate allows so many bytes to be sent."""
+        await self._up.take(size_bytes)
 
     def gives(self, source: Source, peer_id: bytes, chunk: int, now: float) -> bool:
         """Say whether a peer is given a chunk; see transfer.spreading."""
@@ -404,11 +406,9 @@ class _FetchStream:
             self._service.sent(self.peer_id, request.pack[0], len(piece))
 
     async def _wait_for_rate(self, size_bytes: int, idle: asyncio.Timeout) -> None:
-        now = asyncio.get_running_loop().time()
-        wait_s = self._service.wait_before(size_bytes, now)
-        idle.reschedule(now + wait_s + self._service.idle_timeout_s)
-        if wait_s:
-            await asyncio.sleep(wait_s)
+        idle.reschedule(None)
+        await self._service.take(size_bytes)
+        idle.reschedule(asyncio.get_running_loop().time() + self._service.idle_timeout_s)
 
     async def _write(self, frame: bytes) -> None:
         self._writing_since = asyncio.get_running_loop().time()

@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError
 from identity.address import Address
 from identity.errors import ShoalError
 from protos import transfer_pb2
+from rpc.pace import Pace
 from transfer.bitmap import decode_bitmap
 from transfer.candidates import Holder, SessionEnd
 from transfer.errors import BadManifest, TransferError
-from transfer.limits import Pace
 from transfer.manifest import Manifest, decode_manifest
 from transfer.scheduler import Swarm
 from transfer.wire import (
@@ -193,6 +193,7 @@ class HolderSession:
     async def _describe(self, channel: grpc.aio.Channel) -> Manifest:
         request = transfer_pb2.DescribeRequest(content_id=self._download.content_id)
         message = await self._call(channel, DESCRIBE_METHOD, request.SerializeToString())
+        self._download.pace.note(len(message))
         try:
             manifest = transfer_pb2.DescribeReply.FromString(message).manifest
         except DecodeError as error:
@@ -347,12 +348,14 @@ class HolderSession:
 
     async def _keep_pace(self, size_bytes: int) -> None:
         """Read on only when the limit allows it: gRPC then slows the holder down."""
-        loop = asyncio.get_running_loop()
-        wait_s = self._download.pace.wait_before(size_bytes, now=loop.time())
-        if wait_s:
-            if self._alarm is not None and self._end is None:
-                self._alarm.reschedule(loop.time() + wait_s + self._config.idle_timeout_s)
-            await asyncio.sleep(wait_s)
+        pace = self._download.pace
+        if pace.rate_bytes_per_s is None:
+            pace.note(size_bytes)
+            return
+        if self._alarm is not None and self._end is None:
+            self._alarm.reschedule(None)
+        await pace.received(size_bytes)
+        self._rearm()
 
     def _judge(self, frame: FetchFrame | None) -> SessionEnd | None:
         """Say whether a frame ends the session."""

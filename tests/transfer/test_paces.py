@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from rpc.pace import Pace
+from rpc.turns import BURST_S
 from tests.transfer.peers import CHUNK, get, random_bytes, running_peer
-from transfer.limits import Pace
 from transfer.service import ServiceConfig
 
 RATE = 6_000_000
-BURST_BYTES = RATE // 8
+BURST_BYTES = RATE * BURST_S
 
 
 class Moves:
@@ -23,8 +24,8 @@ class Moves:
     def __init__(self) -> None:
         self.at: list[tuple[float, int]] = []
 
-    def note(self, size: int, after_s: float = 0.0) -> None:
-        self.at.append((asyncio.get_running_loop().time() + after_s, size))
+    def note(self, size: int) -> None:
+        self.at.append((asyncio.get_running_loop().time(), size))
 
     @property
     def rate(self) -> float:
@@ -41,10 +42,10 @@ class NotedPace(Pace):
         super().__init__(RATE)
         self._moves = moves
 
-    def wait_before(self, size_bytes: int, *, now: float) -> float:
-        wait_s = super().wait_before(size_bytes, now=now)
-        self._moves.note(size_bytes, wait_s)
-        return wait_s
+    async def received(self, size_bytes: int) -> None:
+        self._moves.note(0)
+        await super().received(size_bytes)
+        self._moves.note(size_bytes)
 
 
 async def test_limit_up_is_exact_over_many_readers_together(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""Bitmaps, rate limits, upload slots."""
+"""Bitmaps and upload slots."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.bitmap import chunks_in, decode_bitmap, encode_bitmap, full_bitmap
-from transfer.limits import Slots, TokenBucket
+from transfer.limits import Slots
 
 
 @given(st.sets(st.integers(0, 100)))
@@ -23,24 +22,6 @@ def test_first_chunk_is_the_lowest_bit_of_the_first_byte() -> None:
 @given(st.binary(max_size=50), st.integers(0, 99))
 def test_bits_beyond_the_last_chunk_are_dropped(data: bytes, count: int) -> None:
     assert decode_bitmap(data, count) <= full_bitmap(count)
-
-
-@given(st.integers(1, 1 << 30), st.lists(st.tuples(st.floats(0, 5), st.integers(0, 1 << 20))))
-def test_no_schedule_sends_more_than_rate_and_burst(
-    rate: int, sends: list[tuple[float, int]]
-) -> None:
-    bucket = TokenBucket(rate, now=0.0)
-    now, booked = 0.0, 0
-    for pause, size in sends:
-        now += pause
-        sent_at = now + bucket.reserve(size, now=now)
-        booked += size
-        assert booked <= rate * (sent_at + TokenBucket.BURST_S) * (1 + 1e-9) + 1
-
-
-def test_idle_bucket_does_not_save_up_for_ever() -> None:
-    bucket = TokenBucket(1000, now=0.0)
-    assert bucket.reserve(1125, now=1000.0) == pytest.approx(1.0)
 
 
 def test_slots_are_bounded_in_all_and_by_peer() -> None:

@@ -1,0 +1,124 @@
+"""Bytes a second of one direction, over everything that moves that way.
+
+Owns waiting for a turn and the counts of what moved. Must not know what moves: transfers and mail
+each hold a Pace, and those made `beside` each other share one limit. Whatever waits here can be
+cancelled and gives back what it had booked.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from rpc.turns import Ticket, Turns, piece_bytes
+
+LANES_MAX = 4
+
+
+@dataclass(slots=True)
+class _Meter:
+    """What the lanes of one direction share."""
+
+    rate_bytes_per_s: int | None
+    lanes: int = 0
+    turns: Turns | None = None
+    waiting: dict[Ticket, asyncio.Future[None]] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None
+
+    async def turn(self, turns: Turns, lane: int, size_bytes: int) -> None:
+        """Wait for the turn of one piece."""
+        loop = asyncio.get_running_loop()
+        ticket = turns.ask(lane, size_bytes, now=loop.time())
+        self.grant(turns)
+        if ticket.is_granted:
+            return
+        self.waiting[ticket] = loop.create_future()
+        try:
+            await self.waiting[ticket]
+        except asyncio.CancelledError:
+            turns.cancel(ticket)
+            self.grant(turns)
+            raise
+        finally:
+            self.waiting.pop(ticket, None)
+
+    def grant(self, turns: Turns) -> None:
+        """Wake those whose turn it is, and come again when it is the next one's."""
+        loop = asyncio.get_running_loop()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        for ticket in turns.grant(now=loop.time()):
+            future = self.waiting.get(ticket)
+            if future is not None and not future.done():
+                future.set_result(None)
+        wait_s = turns.wait_s(now=loop.time())
+        if wait_s is not None:
+            self.timer = loop.call_later(wait_s, self.grant, turns)
+
+    def started(self) -> Turns | None:
+        """Return the rule, begun with the first byte; None without a limit."""
+        if self.turns is None and self.rate_bytes_per_s is not None:
+            now = asyncio.get_running_loop().time()
+            self.turns = Turns(self.rate_bytes_per_s, LANES_MAX, now=now)
+        return self.turns
+
+
+class Pace:
+    """One kind of traffic in one direction: waits for its turn, and counts what moved."""
+
+    def __init__(
+        self, rate_bytes_per_s: int | None = None, *, beside: "Pace | None" = None
+    ) -> None:
+        """Begin a limit, or take an equal share of the one that `beside` has; None: no limit."""
+        assert rate_bytes_per_s is None or (rate_bytes_per_s > 0 and beside is None)
+        self._meter: _Meter = (
+            _Meter(rate_bytes_per_s) if beside is None else beside._meter  # noqa: SLF001
+        )
+        self._lane = self._meter.lanes
+        self._meter.lanes += 1
+        assert self._meter.lanes <= LANES_MAX
+        self.moved_bytes = 0
+        """What was let through since the start."""
+
+    @property
+    def rate_bytes_per_s(self) -> int | None:
+        """The limit of all lanes together."""
+        return self._meter.rate_bytes_per_s
+
+    def piece_bytes(self, most_bytes: int) -> int:
+        """Return how much to move at a time: less under a limit, so that it flows evenly."""
+        rate = self._meter.rate_bytes_per_s
+        return most_bytes if rate is None else min(most_bytes, piece_bytes(rate))
+
+    async def take(self, size_bytes: int) -> None:
+        """Wait until so many bytes may be sent; large ones a piece at a time.
+
+        Whoever is cancelled meanwhile sends none of them, and gives back what it had booked.
+        """
+        await self._wait(size_bytes, is_there=False)
+
+    async def received(self, size_bytes: int) -> None:
+        """Count bytes that came, and wait until more may be read; cancelled or not, they came."""
+        await self._wait(size_bytes, is_there=True)
+
+    def note(self, size_bytes: int) -> None:
+        """Count bytes that need not wait; those that come after wait for them too."""
+        self.moved_bytes += size_bytes
+        turns = self._meter.started()
+        if turns is not None:
+            turns.note(self._lane, size_bytes, now=asyncio.get_running_loop().time())
+
+    async def _wait(self, size_bytes: int, *, is_there: bool) -> None:
+        turns = self._meter.started()
+        if turns is None:
+            self.moved_bytes += size_bytes
+            return
+        done = 0
+        try:
+            while done < size_bytes:
+                piece = self.piece_bytes(size_bytes - done)
+                await self._meter.turn(turns, self._lane, piece)
+                done += piece
+                self.moved_bytes += piece
+        except asyncio.CancelledError:
+            self.note(size_bytes - done if is_there else -done)
+            raise
