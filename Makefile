@@ -89,11 +89,13 @@ bench-queueing: $(STAMP)
 	@$(BIN)/python -m bench.queueing $(BENCH)
 
 # Hashes, and no registry's address: the lock says what, the machine's configuration says from where.
+# deploy/requirements.lock is what an installed peer needs, and setuptools to build it.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate pyproject.toml
 lock:
 	$(LOCK) --extra dev -o requirements.lock
 	$(LOCK) --extra dev --extra bench --constraints requirements.lock -o requirements-bench.lock
+	echo "setuptools>=77" | $(LOCK) - --constraints requirements.lock -o deploy/requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 COMMANDS = (ROOT / "docs/commands.md").read_text()
 # Options of other programs that the documents mention.
-FOREIGN_OPTIONS = {"--apply-to"}
+FOREIGN_OPTIONS = {"--apply-to", "--now"}
 PLACE = re.compile(r"`([\w/]+\.(?:py|sh))`((?:[:,] `[\w.]+`)*)")
 
 

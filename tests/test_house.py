@@ -146,7 +146,7 @@ def test_leak_rule_tells_leaks_from_text(line: str, leaks_something: bool) -> No
     assert bool(leaks().search(line.encode())) is leaks_something
 
 
-LOCKS = ("requirements.lock", "requirements-bench.lock")
+LOCKS = ("requirements.lock", "requirements-bench.lock", "deploy/requirements.lock")
 
 
 def lock_entries(lock: str) -> list[str]:
