@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import secrets
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -41,7 +41,7 @@ from queueing.receiver import push_delivery_id
 from queueing.states import State, is_end
 from queueing.store import StoreKind
 from transfer.errors import PushFailed, ReceiverFull, Refused
-from transfer.hashing import HashedFile, hash_file
+from transfer.hashing import ChunkHasher, HashedFile, hash_file, readable_size
 from transfer.names import check_name
 from transfer.push import PushConfig, PushOffer, push_file
 
@@ -62,10 +62,12 @@ class Letter:
 
     path: Path
     name: str
-    hashed: HashedFile
+    size_bytes: int
     recipient: bytes
     seal_id: bytes
     expires_ms: int
+    hashed: HashedFile | None = None
+    """None: not read yet; who is away gets it hashed and sealed in one go."""
 
 
 class Sending:
@@ -90,8 +92,12 @@ class Sending:
         """Send one file; reports a SentView."""
         if recipient == self._core.identity.peer_id:
             raise BadInput("that is this peer itself", hint="name another peer with --to")
-        letter = await self._letter(path, name, recipient, reporter, expires_s)
-        row = await self._push(letter, reporter) if not via or DIRECT in via else None
+        letter = await self._letter(path, name, recipient, expires_s)
+        channel = await self._channel(recipient) if not via or DIRECT in via else None
+        row: OutboxRow | None = None
+        if channel is not None:
+            letter = await self._hashed(letter, reporter)
+            row = await self._push(channel, letter, reporter)
         if row is None:
             _raise_if_direct_only(via)
             row = await self._leave(letter, reporter, via)
@@ -105,7 +111,6 @@ class Sending:
         path: Path,
         name: str | None,
         recipient: bytes,
-        reporter: Reporter,
         expires_s: int | None,
     ) -> Letter:
         shown = check_name(unicodedata.normalize("NFC", path.name if name is None else name))
@@ -119,20 +124,19 @@ class Sending:
         if not 0 < life_ms < LIFETIME_MAX_MS:
             days = LIFETIME_MAX_MS // 86_400_000
             raise BadInput(f"--expires must be less than {days} days", hint="such as 7d or 12h")
-        async with reporter.progressing() as tell:
-
-            def progress(done_bytes: int, size_bytes: int) -> None:
-                tell(Progress(shown, "hashing", done_bytes, size_bytes))
-
-            hashed = await hash_file(path, progress)
         return Letter(
             path,
             shown,
-            hashed,
+            await asyncio.to_thread(readable_size, path),
             recipient,
             secrets.token_bytes(16),
             self._core.dht.now_ms() + life_ms,
         )
+
+    async def _hashed(self, letter: Letter, reporter: Reporter) -> Letter:
+        async with reporter.progressing() as tell:
+            hashed = await hash_file(letter.path, _progress_of(letter, "hashing", tell))
+        return dataclasses.replace(letter, hashed=hashed)
 
     async def _ended(self, row: OutboxRow) -> OutboxRow:
         """Wait for the receipt; the expiry is noticed when it comes, not at the next pass."""
@@ -147,11 +151,11 @@ class Sending:
 
     # Straight to the recipient
 
-    async def _push(self, letter: Letter, reporter: Reporter) -> OutboxRow | None:
-        """Push while the recipient is there; None when it is not, or the connection broke."""
-        channel = await self._channel(letter.recipient)
-        if channel is None:
-            return None
+    async def _push(
+        self, channel: grpc.aio.Channel, letter: Letter, reporter: Reporter
+    ) -> OutboxRow | None:
+        """Push to a recipient who is there; None when the connection broke."""
+        assert letter.hashed is not None, "only what is hashed can be offered"
         manifest = letter.hashed.manifest
         offer = PushOffer(letter.seal_id, letter.name, manifest, letter.expires_ms)
         async with reporter.progressing() as tell:
@@ -201,13 +205,16 @@ class Sending:
         self._check_means(via)
         sealing_key = await self._sealing_key(letter.recipient)
         async with reporter.progressing() as tell:
-            size_bytes = letter.hashed.manifest.size_bytes
-            tell(Progress(letter.name, "sealing", 0, size_bytes))
+            progress = _progress_of(letter, "sealing", tell)
+            progress(0, letter.size_bytes)
+            hashed = letter.hashed
             sent = await self._mail.courier.send(
                 letter.path,
                 name=letter.name,
-                content_id=letter.hashed.manifest.content_id,
-                size=size_bytes,
+                content_id=hashed.manifest.content_id
+                if hashed
+                else ChunkHasher(letter.size_bytes, progress),
+                size=letter.size_bytes,
                 recipient=letter.recipient,
                 recipient_sealing_key=sealing_key,
                 expires_ms=letter.expires_ms,
@@ -315,6 +322,15 @@ class Sending:
         if len(matching) > 1:
             raise BadInput(f"{text!r} means {len(matching)} deliveries", hint="give more of the id")
         return sent_view(await self._mail.courier.cancel(matching[0].delivery_id))
+
+
+def _progress_of(
+    letter: Letter, stage: str, tell: Callable[[Progress], None]
+) -> Callable[[int, int], None]:
+    def progress(done_bytes: int, size_bytes: int) -> None:
+        tell(Progress(letter.name, stage, done_bytes, size_bytes))
+
+    return progress
 
 
 def _raise_if_direct_only(via: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 
 from identity.keys import Identity
 from queueing.caretaker import AuditResult, Copies
+from queueing.envelope import ContentHasher, known_id
 from queueing.errors import (
     BadReceipt,
     Expired,
@@ -130,7 +131,7 @@ class Courier:
         path: Path,
         *,
         name: str,
-        content_id: bytes,
+        content_id: bytes | ContentHasher,
         size: int,
         recipient: bytes,
         recipient_sealing_key: bytes,
@@ -150,7 +151,7 @@ class Courier:
             expires_ms=expires_ms, seal_id=seal_id or secrets.token_bytes(16),
         )  # fmt: skip
         row = OutboxRow(
-            manifest.delivery_id, manifest.seal_id, name, recipient, content_id, size,
+            manifest.delivery_id, manifest.seal_id, name, recipient, known_id(content_id), size,
             State.SPOOLED, StoreKind.SPOOL, (), manifest.created_ms, expires_ms,
             only=None if only is None else tuple(sorted(only)),
         )  # fmt: skip

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -62,6 +62,18 @@ _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 
 Sink = Callable[[int, bytes], None]
 """Takes (index, sealed chunk), in order of the index."""
+
+
+class ContentHasher(Protocol):
+    """Finds out what a file's content id is while the file is sealed, so that it is read once."""
+
+    def feed(self, offset: int, content: bytes) -> None:
+        """Take the content of one chunk; called from several threads, in any order."""
+        ...
+
+    def content_id(self) -> bytes:
+        """Return the content id, once all has been fed."""
+        ...
 
 
 @dataclass(frozen=True)  # not slotted: the encoding and its hash are kept once computed
@@ -217,7 +229,7 @@ def seal_file(
     recipient_sealing_key: bytes,
     path: Path,
     name: str,
-    content_id: bytes,
+    content_id: bytes | ContentHasher,
     size: int,
     *,
     created_ms: int,
@@ -227,16 +239,18 @@ def seal_file(
 ) -> OuterManifest:
     """Seal a file chunk by chunk into `sink`; blocks, so call it in a thread.
 
-    Holds a few chunks at a time. TooLarge, SourceChanged; OSError when the file cannot be read.
+    Reads it once, and holds a few chunks at a time. The header, with the content id, is sealed
+    last. TooLarge, SourceChanged; OSError when the file cannot be read.
     """
     padded_bytes = padded_size(size)
     if padded_bytes > PADDED_BYTES_MAX:
         raise TooLarge
     content_key = secrets.token_bytes(32)
     cipher = ChaCha20Poly1305(content_key)
-    digests, content_digest = _seal_chunks(cipher, path, size, seal_id, sink)
+    hasher = None if isinstance(content_id, bytes) else content_id
+    digests, content_digest = _seal_chunks(cipher, path, size, seal_id, sink, hasher)
     info = _wrap_info(network_id, identity.public_key, recipient_sealing_key, seal_id)
-    header = _header_bytes(content_id, content_digest, size, name)
+    header = _header_bytes(known_id(content_id), content_digest, size, name)
     signature = identity.sign(Purpose.LETTER, network_id, info + header)
     sealed_header = cipher.encrypt(
         _HEADER_NONCE, (header + signature).ljust(_HEADER_BYTES, b"\0"), info
@@ -248,6 +262,11 @@ def seal_file(
         sealed_header, chunk_bytes_for(padded_bytes), padded_bytes, digests,
     )  # fmt: skip
     return sign_manifest(identity, network_id, unsigned)
+
+
+def known_id(content_id: bytes | ContentHasher) -> bytes:
+    """Return a content id that is known by now."""
+    return content_id if isinstance(content_id, bytes) else content_id.content_id()
 
 
 def sign_manifest(identity: Identity, network_id: bytes, manifest: OuterManifest) -> OuterManifest:
@@ -283,10 +302,12 @@ def open_letter(identity: Identity, network_id: bytes, manifest: OuterManifest) 
 
 
 def open_chunk(letter: Letter, index: int, sealed: bytes) -> bytes:
-    """Return the content of one sealed chunk, without padding (maybe empty); BadEnvelope."""
+    """Return the content of one sealed chunk, without padding (maybe empty); BadEnvelope.
+
+    What alters it, or puts it in another's place, is found by the cipher: its digest, which every
+    store has checked before it hands a chunk out, is not taken again.
+    """
     manifest = letter.manifest
-    if not manifest.chunk_is_good(index, sealed):
-        raise BadEnvelope("a sealed chunk is damaged")
     context = _chunk_context(manifest.seal_id, index, manifest.count)
     try:
         plain = ChaCha20Poly1305(letter.content_key).decrypt(_chunk_nonce(index), sealed, context)
@@ -296,7 +317,12 @@ def open_chunk(letter: Letter, index: int, sealed: bytes) -> bytes:
 
 
 def _seal_chunks(
-    cipher: ChaCha20Poly1305, path: Path, size: int, seal_id: bytes, sink: Sink
+    cipher: ChaCha20Poly1305,
+    path: Path,
+    size: int,
+    seal_id: bytes,
+    sink: Sink,
+    hasher: ContentHasher | None,
 ) -> tuple[tuple[bytes, ...], bytes]:
     """Pad and seal the content into the sink; return the chunks' digests and the content's."""
     padded_bytes = padded_size(size)
@@ -305,25 +331,28 @@ def _seal_chunks(
     digests: list[bytes] = []
     content_hash = blake3()
 
-    def seal(index: int, padded: bytes) -> tuple[bytes, bytes]:
+    def seal(descriptor: int, index: int) -> tuple[bytes, bytes, bytes]:
+        offset = index * chunk_bytes
+        wanted = min(chunk_bytes, padded_bytes - offset)
+        content = _read(descriptor, offset, min(wanted, max(0, size - offset)))
+        if hasher is not None and content:
+            hasher.feed(offset, content)
         context = _chunk_context(seal_id, index, count)
-        sealed = cipher.encrypt(_chunk_nonce(index), padded, context)
-        return sealed, blake3(sealed).digest()
+        sealed = cipher.encrypt(_chunk_nonce(index), content.ljust(wanted, b"\0"), context)
+        return content, sealed, blake3(sealed).digest()
 
-    def write(sealing: Future[tuple[bytes, bytes]]) -> None:
-        sealed, digest = sealing.result()
+    def write(sealing: Future[tuple[bytes, bytes, bytes]]) -> None:
+        content, sealed, digest = sealing.result()
+        content_hash.update(content)
         sink(len(digests), sealed)
         digests.append(digest)
 
-    # Cipher and hashes let go of the interpreter: this thread reads and writes, others seal.
+    # Reads, hashes and cipher let go of the interpreter: this thread writes, others seal.
     with path.open("rb") as file, ThreadPoolExecutor(_SEALERS, "seal") as sealers:
         before = _fingerprint(file)
-        ahead: deque[Future[tuple[bytes, bytes]]] = deque()
+        ahead: deque[Future[tuple[bytes, bytes, bytes]]] = deque()
         for index in range(count):
-            wanted = min(chunk_bytes, padded_bytes - index * chunk_bytes)
-            content = file.read(min(wanted, max(0, size - index * chunk_bytes)))
-            ahead.append(sealers.submit(seal, index, content.ljust(wanted, b"\0")))
-            content_hash.update(content)
+            ahead.append(sealers.submit(seal, file.fileno(), index))
             if len(ahead) > _SEALED_AHEAD_MAX:
                 write(ahead.popleft())
         while ahead:
@@ -331,6 +360,16 @@ def _seal_chunks(
         if _fingerprint(file) != before or before[0] != size:
             raise SourceChanged
     return tuple(digests), content_hash.digest()
+
+
+def _read(descriptor: int, offset: int, length: int) -> bytes:
+    """Read a span; it is shorter only where the file has ended early, which is noticed later."""
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length and (
+        more := os.pread(descriptor, length - len(data), offset + len(data))
+    ):
+        data += more
+    return data
 
 
 def _wrap_info(network_id: bytes, sender_key: bytes, sealing_key: bytes, seal_id: bytes) -> bytes:

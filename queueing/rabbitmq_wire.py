@@ -1,6 +1,6 @@
 """The pika side of a broker connection: everything in here runs in that connection's own thread.
 
-Owns pika: one SelectConnection with one channel in confirm mode, and the I/O loop that drives it.
+Owns pika: one connection with one channel in confirm mode, and the I/O loop that drives it.
 pika copies inbound frames several times and must not stall the main loop, hence the thread. Only
 `Wire.submit` and `Wire.stop` may be called from elsewhere; `tell` is called in the thread and must
 only hand over. Must not know asyncio, stores or envelopes.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pika
-from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.select_connection import IOLoop
 from pika.exceptions import (
     ChannelClosedByBroker,
     ConnectionBlockedTimeout,
@@ -33,6 +33,7 @@ from queueing.errors import (
     Unavailable,
 )
 from queueing.rabbitmq_config import RabbitConfig
+from queueing.rabbitmq_pika import Connection
 from queueing.rabbitmq_url import AmqpUrl
 
 # pika reports every failure as an error with a traceback, besides raising it; ours go to a person.
@@ -253,7 +254,7 @@ class Wire:
 
     def _run(self) -> None:
         try:
-            self._connection = SelectConnection(
+            self._connection = Connection(
                 self._parameters,
                 on_open_callback=self._on_connection,
                 on_open_error_callback=self._on_end,

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from identity.keys import Identity
-from queueing.envelope import OuterManifest, decode_manifest, seal_file
+from queueing.envelope import ContentHasher, OuterManifest, decode_manifest, seal_file
 from queueing.errors import (
     MailboxFull,
     QueueError,
@@ -192,7 +192,7 @@ class Spool(KeptFolder):
         recipient_sealing_key: bytes,
         path: Path,
         name: str,
-        content_id: bytes,
+        content_id: bytes | ContentHasher,
         size: int,
         *,
         expires_ms: int,

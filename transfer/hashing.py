@@ -22,7 +22,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from transfer.errors import SourceChanged, SourceUnreadable
-from transfer.manifest import Manifest, chunk_size_for
+from transfer.manifest import Manifest, chunk_size_for, digest_of
 from transfer.threads import run_to_end
 
 BUFFER_BYTES = 512 * 1024
@@ -80,6 +80,35 @@ async def hash_file(
         begun.close()
 
 
+class ChunkHasher:
+    """Makes the manifest of a file that somebody else reads, in any order, by several threads."""
+
+    def __init__(self, size_bytes: int, progress: ProgressCallback | None = None) -> None:
+        """Take the file's size; FileTooLarge."""
+        self._size_bytes = size_bytes
+        self._progress = progress
+        self._chunk_size = chunk_size_for(size_bytes)
+        self._digests = [b""] * -(-size_bytes // self._chunk_size)
+        self._done_bytes = 0
+        self._lock = threading.Lock()
+
+    def feed(self, offset: int, content: bytes) -> None:
+        """Take whole chunks of the content; only the file's end may be a part of one."""
+        assert offset % self._chunk_size == 0, "a piece begins within a chunk"
+        view = memoryview(content)
+        for at in range(0, len(content), self._chunk_size):
+            place = (offset + at) // self._chunk_size
+            self._digests[place] = digest_of(view[at : at + self._chunk_size])
+        with self._lock:
+            self._done_bytes += len(content)
+            if self._progress is not None:
+                self._progress(self._done_bytes, self._size_bytes)
+
+    def content_id(self) -> bytes:
+        """Return the content id, once all has been fed."""
+        return Manifest.of(self._size_bytes, self._digests).content_id
+
+
 def hash_file_blocking(path: Path, progress: ProgressCallback | None = None) -> HashedFile:
     """Hash a file here and now, for callers that are a thread already."""
     reading = _Reading(path, progress)
@@ -112,6 +141,15 @@ def open_regular(path: Path) -> int:
         os.close(descriptor)
         raise SourceUnreadable(f"{path.name!a} is not a regular file")
     return descriptor
+
+
+def readable_size(path: Path) -> int:
+    """Return the size of a regular file that can be read; SourceUnreadable."""
+    descriptor = open_regular(path)
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def read_exactly(descriptor: int, offset: int, length: int) -> bytes:

@@ -93,6 +93,7 @@ class MailboxBed:
 
     resumes = True
     checks_deposits = True
+    checks_chunks = True
     cancels = True
     full_at_bytes: int | None = SENDER_LIMIT_BYTES
     errors = frozenset({NoMailbox, TooLarge, Unavailable})

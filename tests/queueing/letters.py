@@ -11,7 +11,7 @@ from blake3 import blake3
 from identity.keys import Identity
 from identity.network import Network
 from queueing.envelope import OuterManifest, open_chunk, open_letter, seal_file
-from queueing.errors import Unavailable
+from queueing.errors import BadEnvelope, Unavailable
 from queueing.receipt import Outcome, make_receipt
 from queueing.store import Delivery, PendingStore
 
@@ -48,12 +48,16 @@ class MemorySource:
         self.chunks = list(chunks)
         self.break_after = break_after
         self.reads = 0
+        self.checked_by: OuterManifest | None = None
 
     async def read(self, index: int) -> bytes:
         if self.break_after is not None and self.reads >= self.break_after:
             raise Unavailable("the sender went away")
         self.reads += 1
-        return self.chunks[index]
+        sealed = self.chunks[index]
+        if self.checked_by is not None and not self.checked_by.chunk_is_good(index, sealed):
+            raise BadEnvelope("a chunk was damaged on disk")
+        return sealed
 
 
 def seal(

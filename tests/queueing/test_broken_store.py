@@ -37,6 +37,7 @@ class ToyBed:
 
     resumes = True
     checks_deposits = True
+    checks_chunks = True
     cancels = True
     full_at_bytes: int | None = LIMIT_BYTES
     errors = frozenset()

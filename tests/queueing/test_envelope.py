@@ -18,6 +18,7 @@ from queueing.envelope import (
     NAME_BYTES_MAX,
     PADDED_BYTES_MAX,
     PADDED_BYTES_MIN,
+    OuterManifest,
     chunk_bytes_for,
     decode_manifest,
     open_chunk,
@@ -63,6 +64,30 @@ def test_the_recipient_reads_what_was_sealed(size: int) -> None:
         manifest.sealed_size(n) for n in range(manifest.count)
     ]
     assert sum(map(len, source.chunks)) == manifest.sealed_bytes
+
+
+class Fed:
+    """Finds the content id from what it is fed, by whichever thread, in whichever order."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[int, bytes] = {}
+
+    def feed(self, offset: int, content: bytes) -> None:
+        assert offset not in self.pieces
+        self.pieces[offset] = content
+
+    def content_id(self) -> bytes:
+        return content_id_of(b"".join(self.pieces[offset] for offset in sorted(self.pieces)))
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 7 * CHUNK])
+def test_a_content_id_is_found_out_while_its_file_is_sealed(tmp_path: Path, size: int) -> None:
+    content, fed = content_of(size), Fed()
+    (tmp_path / "source").write_bytes(content)
+    manifest = _seal_path(tmp_path / "source", size, lambda _index, _sealed: None, fed)
+    assert open_letter(BOB, NETWORK_ID, manifest).content_id == content_id_of(content)
+    assert b"".join(fed.pieces[offset] for offset in sorted(fed.pieces)) == content
+    assert all(offset % CHUNK == 0 for offset in fed.pieces)
 
 
 @given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
@@ -234,8 +259,8 @@ def test_a_file_beyond_the_limit_is_too_large(tmp_path: Path) -> None:
         _seal_path(tmp_path / "unread", PADDED_BYTES_MAX + 1, lambda _index, _sealed: None)
 
 
-def _seal_path(path: Path, size: int, sink) -> None:
-    seal_file(
-        ALICE, NETWORK_ID, BOB.peer_id, BOB.sealing_public_key, path, "name", bytes(32), size,
+def _seal_path(path: Path, size: int, sink, content_id=bytes(32)) -> OuterManifest:
+    return seal_file(
+        ALICE, NETWORK_ID, BOB.peer_id, BOB.sealing_public_key, path, "name", content_id, size,
         created_ms=NOW_MS, expires_ms=NOW_MS + HOUR_MS, seal_id=b"s" * 16, sink=sink,
     )  # fmt: skip

@@ -45,6 +45,7 @@ class RabbitBed:
 
     resumes = False
     checks_deposits = True
+    checks_chunks = False
     cancels = True
     full_at_bytes = None
     errors = frozenset({Unavailable})

@@ -35,6 +35,7 @@ class SpoolBed:
 
     resumes = True
     checks_deposits = True
+    checks_chunks = True
     cancels = True
     full_at_bytes = 4 * MIB
     errors = frozenset({TooLarge, StorageFailed})

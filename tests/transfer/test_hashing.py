@@ -13,7 +13,7 @@ from tests.dht.nodes import until
 from tests.transfer.peers import CHUNK, random_bytes
 from transfer import hashing
 from transfer.errors import SourceChanged, SourceUnreadable
-from transfer.hashing import hash_file, hash_file_blocking, hashing_threads
+from transfer.hashing import ChunkHasher, hash_file, hash_file_blocking, hashing_threads
 from transfer.sources import OpenSource, Source
 
 LAG_MAX_S = 0.05
@@ -38,6 +38,22 @@ async def test_every_chunk_of_a_hashed_file_verifies(tmp_path: Path, size: int) 
     for chunk in range(hashed.manifest.chunk_count):
         offset, length = hashed.manifest.span(chunk)
         assert hashed.manifest.verifies(chunk, data[offset : offset + length])
+    assert seen[-1:] == ([(size, size)] if size else [])
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, 4 * CHUNK + 1])
+@pytest.mark.parametrize("chunks_a_piece", [1, 2])
+async def test_what_somebody_else_reads_gets_the_id_of_the_hashed_file(
+    tmp_path: Path, size: int, chunks_a_piece: int
+) -> None:
+    source, data = tmp_path / "source", random_bytes(size)
+    source.write_bytes(data)
+    seen: list[tuple[int, int]] = []
+    hasher = ChunkHasher(size, lambda done, total: seen.append((done, total)))
+    piece = chunks_a_piece * CHUNK
+    for offset in reversed(range(0, size, piece)):
+        hasher.feed(offset, data[offset : offset + piece])
+    assert hasher.content_id() == (await hash_file(source)).manifest.content_id
     assert seen[-1:] == ([(size, size)] if size else [])
 
 
