@@ -65,7 +65,11 @@ NETWORK = click.option(
 def shoal(context: click.Context) -> None:
     """Share files peer to peer: find by name, fetch from everybody, deliver to the absent."""
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        from console.menu import offer_menu
+
+        settings = settings_of(context)
+        if not offer_menu(settings, _home(settings), HERE.command()):
+            click.echo(context.get_help())
 
 
 @shoal.command()

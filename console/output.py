@@ -271,7 +271,7 @@ def _send(fields: Fields) -> list[str]:
     line = f"{escape(fields['state'])}  {escape(fields['name'])}"
     if fields.get("held_by"):
         line += f"  kept by {_cell('held_by', fields['held_by'])}"
-    if fields.get("expires"):
+    if fields.get("expires") and fields["state"] != "delivered":
         line += f" until {escape(fields['expires'])}"
     return [line, f"  delivery {escape(fields['delivery_id'])}"]
 
