@@ -56,6 +56,7 @@ def parser(known: dict[str, Scenario]) -> argparse.ArgumentParser:
     made.add_argument("--peers", type=int, help="size of the network")
     made.add_argument("--seed", type=int, default=1, help="decides all that is chance")
     made.add_argument("--small", action="store_true", help="a short run with fewer readings")
+    made.add_argument("--hours", type=float, help="virtual hours of churn, instead of 36")
     made.add_argument("--plots", type=Path, metavar="DIR", help="write the plots there as SVG")
     return made
 
@@ -66,9 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser(known).parse_args(arguments)
     scenario = known[given.scenario]
     peers = given.peers or (scenario.small_peers if given.small else scenario.peers)
-    options = Options(peers, given.seed, given.small)
+    options = Options(peers, given.seed, given.small, given.hours)
     command = f"python -m simulation {scenario.name} --peers {peers} --seed {given.seed}"
     command += " --small" if given.small else ""
+    command += f" --hours {given.hours:g}" if given.hours else ""
     began = time.monotonic(), time.process_time()
     try:
         report = simulate(scenario, options)

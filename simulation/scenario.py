@@ -17,6 +17,8 @@ class Options:
     seed: int
     is_small: bool = False
     """Fewer readings too, for a first look and for the tests."""
+    hours: float | None = None
+    """Virtual hours of a scenario that lasts; None: its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,13 @@ def main() -> int:
     parser.add_argument(
         "--peers", type=int, help="another size than the full one; the tables say it"
     )
+    parser.add_argument("--hours", type=float, help="of churn, instead of 36; the table says it")
     given = parser.parse_args()
     names = given.only or [name for name in marks() if name != "machine"]
     failed = []
     for name in names:
-        text, is_good = run(name, given.seed, given.peers, is_small=given.scale == "small")
+        sized = [*option("--peers", given.peers), *option("--hours", given.hours)]
+        text, is_good = run(name, given.seed, sized, is_small=given.scale == "small")
         print(text, flush=True)
         if not is_good:
             failed.append(name)
@@ -50,9 +52,14 @@ def marks() -> list[str]:
     return [match[1] for match in MARK.finditer(DOCUMENT.read_text("utf-8"))]
 
 
-def run(name: str, seed: int, peers: int | None, *, is_small: bool) -> tuple[str, bool]:
+def option(name: str, value: float | None) -> list[str]:
+    """Return the words of an option that was given."""
+    return [] if value is None else [name, f"{value:g}"]
+
+
+def run(name: str, seed: int, sized: list[str], *, is_small: bool) -> tuple[str, bool]:
     """Run one scenario and return its section, and whether all went well."""
-    shown = [name, *([] if peers is None else ["--peers", str(peers)]), "--seed", str(seed)]
+    shown = [name, *sized, "--seed", str(seed)]
     arguments = [*shown, *(["--small"] if is_small else ["--plots", str(PLOTS)])]
     done = subprocess.run(
         [sys.executable, "-m", "simulation", *arguments],

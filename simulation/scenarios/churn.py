@@ -186,7 +186,7 @@ def _exponential(rng: random.Random, median_s: float) -> float:
 
 async def run(options: Options) -> Report:
     """Let peers come and go, read meanwhile, and count."""
-    hours = SMALL_HOURS if options.is_small else HOURS
+    hours = options.hours or (SMALL_HOURS if options.is_small else HOURS)
     config = WorldConfig(options.seed, WEATHER, CHURN_NODE, is_persistent=True)
     world = await World.grown(config, options.peers)
     rng = world.random("scenario")
@@ -205,7 +205,7 @@ def _report(options: Options, hours: float, churn: _Churn) -> Report:
     counts, traffic = log.counts, churn.world.network.traffic
     found = share(counts["live names found"], counts["reads of live names"])
     report.table(
-        f"{hours:.0f} hours, {options.peers:,} peers, {len(churn.names):,} names",
+        f"{hours:g} hours, {options.peers:,} peers, {len(churn.names):,} names",
         ("what", "count"),
         [
             ("sessions ended by a kill", counts["kills"]),

@@ -54,10 +54,10 @@ def test_missed_figure_exits_1_and_tells_how_to_repeat_it(
     scenario = Scenario("dead", "", 1, 1, run)
     monkeypatch.setattr("simulation.__main__.all_scenarios", lambda: {"dead": scenario})
     assert main(["dead", "--seed", "1"]) == 0
-    assert main(["dead", "--seed", "7", "--peers", "3"]) == 1
+    assert main(["dead", "--seed", "7", "--peers", "3", "--hours", "2.5"]) == 1
     shown = capsys.readouterr()
     assert "MISSED" in shown.out
-    assert "python -m simulation dead --peers 3 --seed 7" in shown.err
+    assert "python -m simulation dead --peers 3 --seed 7 --hours 2.5" in shown.err
 
 
 def test_failed_run_exits_1_and_tells_how_to_repeat_it(
