@@ -42,9 +42,9 @@ from transfer.manifest import (
 )
 from transfer.names import check_name
 from transfer.partial import part_path_for
-from transfer.scheduler import SwarmConfig
 from transfer.session import SessionConfig
 from transfer.sources import PackSource, Source
+from transfer.swarm_config import SwarmConfig
 from transfer.tree_download import TreeDownload
 
 SEARCH_LIMIT_MAX = 300

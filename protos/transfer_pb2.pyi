@@ -27,26 +27,30 @@ class HaveRequest(_message.Message):
     def __init__(self, content_id: _Optional[bytes] = ..., spreads: _Optional[bool] = ...) -> None: ...
 
 class HaveReply(_message.Message):
-    __slots__ = ("chunk_count", "complete", "bitmap")
+    __slots__ = ("chunk_count", "complete", "bitmap", "run_bytes_max")
     CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     BITMAP_FIELD_NUMBER: _ClassVar[int]
+    RUN_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     chunk_count: int
     complete: bool
     bitmap: bytes
-    def __init__(self, chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., bitmap: _Optional[bytes] = ...) -> None: ...
+    run_bytes_max: int
+    def __init__(self, chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., bitmap: _Optional[bytes] = ..., run_bytes_max: _Optional[int] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("request", "content_id", "chunk", "pack")
+    __slots__ = ("request", "content_id", "chunk", "pack", "count")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     CONTENT_ID_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     PACK_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
     request: int
     content_id: bytes
     chunk: int
     pack: bytes
-    def __init__(self, request: _Optional[int] = ..., content_id: _Optional[bytes] = ..., chunk: _Optional[int] = ..., pack: _Optional[bytes] = ...) -> None: ...
+    count: int
+    def __init__(self, request: _Optional[int] = ..., content_id: _Optional[bytes] = ..., chunk: _Optional[int] = ..., pack: _Optional[bytes] = ..., count: _Optional[int] = ...) -> None: ...
 
 class FetchFrame(_message.Message):
     __slots__ = ("request", "status", "offset", "data")

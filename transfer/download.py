@@ -11,13 +11,11 @@ and the next download of that content to that target resumes it.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, assert_never
-
-from blake3 import blake3
 
 from rpc.pace import Pace
 from transfer.bitmap import chunks_in, decode_bitmap, encode_bitmap
@@ -33,11 +31,12 @@ from transfer.errors import (
 )
 from transfer.gathering import Gathering
 from transfer.hashing import Fingerprint
-from transfer.manifest import Manifest, TreeManifest
+from transfer.manifest import Manifest, TreeManifest, digest_of_pieces
 from transfer.partial import PartFile
-from transfer.scheduler import Done, Request, Stalled, Swarm, SwarmConfig, Wait
+from transfer.scheduler import Done, Request, Stalled, Swarm, Wait
 from transfer.session import Connect, HolderSession, SessionConfig
 from transfer.sources import Source
+from transfer.swarm_config import SwarmConfig
 from transfer.threads import run_to_end
 from transfer.tree_walk import HashedTree
 
@@ -373,10 +372,6 @@ class Download:
         assert self._manifest is not None
         return self._manifest.size_bytes
 
-    def _length(self, chunk: int) -> int:
-        assert self._manifest is not None
-        return self._manifest.span(chunk)[1]
-
     def _session(self, holder: Holder, pool: ThreadPoolExecutor) -> HolderSession:
         return HolderSession(self, holder, self._connect, pool, self._config.session)
 
@@ -412,6 +407,11 @@ class Download:
         self._patience_s /= 2
         return False
 
+    def length(self, chunk: int) -> int:
+        """Return how many bytes a chunk has."""
+        assert self._manifest is not None
+        return self._manifest.span(chunk)[1]
+
     async def described(self, manifest: Manifest) -> None:
         """Take a verified manifest and wait until the download may ask for chunks."""
         if self._manifest is None:
@@ -423,8 +423,8 @@ class Download:
         """Hand out all requests that the swarm allows; return its wake time, None if stalled."""
         while True:
             match self.swarm.next(now=time.monotonic()):
-                case Request(holder, chunk):
-                    self._gathering.sessions[holder].ask(chunk)
+                case Request() as request:
+                    self._gathering.sessions[request.holder].ask(request.chunks)
                 case Wait(until):
                     return until
                 case Stalled():
@@ -434,25 +434,34 @@ class Download:
                 case other:
                     assert_never(other)
 
-    def write_blocking(self, chunk: int, pieces: list[memoryview]) -> bool:
-        """Verify a chunk and write it, in the download's thread; False when it is not the chunk."""
-        assert self._manifest is not None
-        assert self._part is not None
-        hasher = blake3()
-        for piece in pieces:
-            hasher.update(piece)
-        if hasher.digest() != self._manifest.digest(chunk):
-            return False
-        self._part.write(self._manifest.span(chunk)[0], pieces)
-        return True
+    def write_blocking(self, chunks: range, pieces: list[memoryview]) -> list[int]:
+        """Verify chunks in a row and write them, in the download's thread.
 
-    def accepted(self, holder: bytes, chunk: int) -> None:
-        """Count a chunk that is verified and written."""
-        assert self._manifest is not None
+        Returns those that are not what they should be; of these nothing is written.
+        """
+        manifest, part = self._manifest, self._part
+        assert manifest is not None
+        assert part is not None
+        if len(chunks) == 1:
+            each = {chunks[0]: pieces}
+        else:
+            pieces = [pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))]
+            step = manifest.chunk_size_bytes
+            each = {chunk: [pieces[0][at * step :][:step]] for at, chunk in enumerate(chunks)}
+        bad = [chunk for chunk in chunks if digest_of_pieces(each[chunk]) != manifest.digest(chunk)]
+        if not bad:
+            part.write(manifest.span(chunks[0])[0], pieces)
+        for chunk in chunks if bad else ():
+            if chunk not in bad:
+                part.write(manifest.span(chunk)[0], each[chunk])
+        return bad
+
+    def accepted(self, holder: bytes, chunks: Sequence[int]) -> None:
+        """Count chunks that are verified and written."""
         now = time.monotonic()
         self._moved_at = now
-        if self.swarm.chunk_verified(holder, chunk, now=now):
-            length = self._length(chunk)
+        for chunk in self.swarm.chunks_verified(holder, chunks, now=now):
+            length = self.length(chunk)
             self._written |= 1 << chunk
             self._done_bytes += length
             self._by_holder[holder] = self._by_holder.get(holder, 0) + length

@@ -12,7 +12,7 @@ listing (tree.py), and after the chunk size the number of entries, 4 bytes, and 
 import dataclasses
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from blake3 import blake3
@@ -87,6 +87,13 @@ class Manifest:
         offset = chunk * self.chunk_size_bytes
         return offset, min(self.chunk_size_bytes, self.size_bytes - offset)
 
+    def run(self, chunks: range) -> tuple[int, int]:
+        """Return offset and length of chunks in a row; no length where there are none."""
+        if not chunks:
+            return 0, 0
+        offset = self.span(chunks[0])[0]
+        return offset, sum(self.span(chunks[-1])) - offset
+
     def digest(self, chunk: int) -> bytes:
         return self.digests[chunk * DIGEST_BYTES : (chunk + 1) * DIGEST_BYTES]
 
@@ -108,6 +115,14 @@ def content_id_of_chunk(data: bytes | bytearray | memoryview) -> bytes:
     """Return the content id of a file of at most one chunk."""
     digests = digest_of(data) if len(data) else b""
     return blake3(file_header(len(data)) + digests).digest()
+
+
+def digest_of_pieces(pieces: Sequence[memoryview]) -> bytes:
+    """Return the digest of a chunk that came in pieces."""
+    hasher = blake3()
+    for piece in pieces:
+        hasher.update(piece)
+    return hasher.digest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

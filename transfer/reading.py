@@ -10,7 +10,9 @@ import asyncio
 from transfer.sources import OpenSource
 
 AHEAD_FRAMES_MAX = 4
-"""Frames that one turn of a thread reads once they are asked for in order."""
+"""Frames that one turn of a thread reads once they are asked for in order,"""
+AHEAD_BYTES_MAX = 2 * 1024 * 1024
+"""but no more bytes than these; a longer frame is read alone."""
 
 
 class ReadAhead:
@@ -33,7 +35,8 @@ class ReadAhead:
         else:
             ahead = is_next and source.source.have is None
             rest = source.source.manifest.size_bytes - offset
-            wanted = min(length * AHEAD_FRAMES_MAX, rest) if ahead else length
+            frames = max(1, min(AHEAD_FRAMES_MAX, AHEAD_BYTES_MAX // length)) if ahead else 1
+            wanted = max(length, min(length * frames, rest))
             self.forget()
             data = await asyncio.to_thread(source.read, offset, wanted)
             self._source, self._start, self._kept, at = source, offset, memoryview(data), 0

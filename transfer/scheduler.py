@@ -1,13 +1,13 @@
 """Who is asked for which chunk: the pure state machine of a swarm download.
 
-Inputs: `holder_added`, `holder_has`, `holder_failed`, `chunk_verified`, `chunk_bad`,
-`chunk_missing`, `busy`, each with the time where it matters. Output: `next(now)`, called until it
-returns something else than Request:
+Inputs: `holder_added`, `holder_has`, `holder_failed`, `chunks_verified`, `chunk_bad`,
+`chunk_missing`, `unanswered`, `busy`, each with the time where it matters. Output: `next(now)`,
+called until it returns something else than Request:
 
-    Request(holder, chunk)  ask this holder for this chunk; it is now in flight
-    Wait(until)             nothing to do before an input or that time
-    Stalled                 chunks are missing and no usable holder has any of them
-    Done                    every chunk is verified
+    Request(holder, chunk, count)  ask this holder for these chunks; they are now in flight
+    Wait(until)                    nothing to do before an input or that time
+    Stalled                        chunks are missing and no usable holder has any of them
+    Done                           every chunk is verified
 
 A holder is usable, busy until a time, or banned (it sent a bad chunk) and then never asked again.
 A failed holder is forgotten and may be added again. Each chunk is missing until verified; missing
@@ -22,19 +22,30 @@ among those that partial holders have, else from a random start onwards, so that
 and disks read in order; `in_order` takes the first that is missing. No window is larger than a
 fair share of what is missing: equal holders end together. What comes late is asked of a second
 holder that should be faster. Sets of chunks are bits of an int.
+
+A run is several chunks in a row that one request asks for. Only a holder that answers runs gets
+one, and only as long a one as it sends within `run_target_s`: half its window or share at most, so
+that something is always on the way, and all of one rarity.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from transfer.swarm_config import SwarmConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Ask a holder for a chunk."""
+    """Ask a holder for a chunk, or a run that begins with it."""
 
     holder: bytes
     chunk: int
+    count: int = 1
+
+    @property
+    def chunks(self) -> range:
+        return range(self.chunk, self.chunk + self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,55 +68,14 @@ class Done:
 Command = Request | Wait | Stalled | Done
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmConfig:
-    """Bounds of a swarm; checked when built."""
-
-    holders_max: int = 64
-    """More holders than these are not added."""
-    window_min: int = 2
-    """Chunks in flight at a holder whose rate is not known yet."""
-    window_max: int = 16
-    """Chunks in flight at the fastest holder."""
-    window_bytes_max: int = 8 * 1024 * 1024
-    """Bytes in flight at one holder, but for one chunk, which may be larger."""
-    in_flight_bytes_max: int = 64 * 1024 * 1024
-    """Bytes in flight at all holders, but for one chunk."""
-    window_target_s: float = 0.25
-    """A window holds what the holder sends in this time."""
-    copies_max: int = 2
-    """Holders asked for one chunk at the same time."""
-    late_factor: float = 2.0
-    """A second holder is asked when it should be this many times faster."""
-    late_slack_s: float = 0.25
-    """And sooner by at least this."""
-    late_check_s: float = 0.1
-    """How often late chunks are looked for."""
-    in_order: bool = False
-    """The first missing chunk first, for whoever reads while the download runs."""
-    vain_min: int = 1
-    """So many chunks may come twice, and"""
-    vain_share: float = 0.01
-    """this part of those that are there; then a second holder is asked only when"""
-    late_silent_s: float = 1.0
-    """the first one has sent nothing for so long, and for four times what the slowest needs for a
-    chunk; four times as long with each chunk that comes twice all the same: that one is slow."""
-    late_silent_max_s: float = 60.0
-    busy_max_s: float = 30.0
-    """No hint makes a holder wait longer."""
-
-    def __post_init__(self) -> None:
-        assert 1 <= self.window_min <= self.window_max
-        assert self.holders_max >= 1
-        assert self.copies_max >= 1
-
-
 @dataclass(slots=True)
 class _Holder:
     peer: bytes
     have: int
     complete: bool
     order: int
+    run_max: int
+    """Chunks that it answers at a time."""
     asked: dict[int, float] = field(default_factory=dict)
     """Chunk → when it was asked for, in the order of asking."""
     busy_until: float = 0.0
@@ -131,11 +101,14 @@ class Swarm:
         *,
         random_source: random.Random,
         verified: int = 0,
+        breaks: int = 0,
         config: SwarmConfig | None = None,
     ) -> None:
+        """Take what to fetch; no run goes over one of `breaks`, chunks that continue no other."""
         self._config = config or SwarmConfig()
+        self._breaks = breaks
         self._count = chunk_count
-        self._chunk_size = chunk_size_bytes
+        self.chunk_size_bytes = chunk_size_bytes
         self._all = (1 << chunk_count) - 1
         self._missing = self._all & ~verified
         self._pending = self._missing
@@ -193,7 +166,9 @@ class Swarm:
 
     # --- inputs ---
 
-    def holder_added(self, holder: bytes, have: int | None, *, now: float) -> bool:
+    def holder_added(
+        self, holder: bytes, have: int | None, *, now: float, run_bytes_max: int = 0
+    ) -> bool:
         """Add a holder of these chunks, None for all; False when it is banned or one too many."""
         if holder in self._banned:
             return False
@@ -202,8 +177,9 @@ class Swarm:
         self.holder_failed(holder)
         self._added += 1
         bits = self._all if have is None else have & self._all
+        run_max = max(1, run_bytes_max // self.chunk_size_bytes)
         self._holders[holder] = _Holder(
-            holder, bits, have is None, self._added, busy_until=now, moved_at=now
+            holder, bits, have is None, self._added, run_max, busy_until=now, moved_at=now
         )
         self._rank()
         return True
@@ -223,18 +199,24 @@ class Swarm:
             self._release_all(found)
             self._rank()
 
-    def chunk_verified(self, holder: bytes, chunk: int, *, now: float) -> bool:
-        """Accept a verified chunk; True for the first one, False for copies and banned holders."""
+    def chunks_verified(self, holder: bytes, chunks: Sequence[int], *, now: float) -> list[int]:
+        """Accept verified chunks that came together; those that nobody sent before are returned."""
         found = self._holders.get(holder)
-        if found is not None and chunk in found.asked:
-            self._measure(found, found.asked[chunk], now)
-            self._release(found, chunk)
-        if holder in self._banned or not self.is_missing(chunk):
-            self._came_in_vain()
-            return False
-        self._missing &= ~(1 << chunk)
-        self._pending &= ~(1 << chunk)
-        return True
+        if found is not None:
+            asked = [chunk for chunk in chunks if chunk in found.asked]
+            if asked:
+                self._measure(found, found.asked[asked[0]], len(asked), now)
+            for chunk in asked:
+                self._release(found, chunk)
+        accepted = []
+        for chunk in chunks:
+            if holder in self._banned or not self.is_missing(chunk):
+                self._came_in_vain()
+                continue
+            self._missing &= ~(1 << chunk)
+            self._pending &= ~(1 << chunk)
+            accepted.append(chunk)
+        return accepted
 
     def chunk_bad(self, holder: bytes, chunk: int) -> None:
         """Ban a holder whose chunk did not verify."""
@@ -255,6 +237,14 @@ class Swarm:
             found.complete = False
             found.have &= ~(1 << chunk)
             self._rank()
+
+    def unanswered(self, holder: bytes, chunks: Sequence[int]) -> None:
+        """Take back what a holder was asked for and will not answer, though it may have it."""
+        found = self._holders.get(holder)
+        if found is not None:
+            for chunk in chunks:
+                if chunk in found.asked:
+                    self._release(found, chunk)
 
     def busy(self, holder: bytes, retry_after_s: float, *, now: float) -> None:
         """Leave a holder alone for the time that it asks for, within bounds."""
@@ -297,8 +287,8 @@ class Swarm:
                 asked[chunk] = asked.get(chunk, 0) + 1
         assert asked == self._copies
         assert all(copies <= self._config.copies_max for copies in asked.values())
-        in_flight = sum(asked.values()) * self._chunk_size
-        assert in_flight <= max(self._config.in_flight_bytes_max, self._chunk_size)
+        in_flight = sum(asked.values()) * self.chunk_size_bytes
+        assert in_flight <= max(self._config.in_flight_bytes_max, self.chunk_size_bytes)
         held = sum(1 << chunk for chunk in asked)
         assert self._pending == self._missing & ~held
 
@@ -307,10 +297,11 @@ class Swarm:
     def _pending_request(self, now: float) -> Request | None:
         if not self._pending:
             return None
-        for holder in self._ready(now):
-            chunk = self._choose(holder.have & self._pending)
-            if chunk is not None:
-                return Request(holder.peer, chunk)
+        for holder, run in self._ready(now):
+            some = self._rarest(holder.have & self._pending)
+            if some:
+                chunk = self._first(some)
+                return Request(holder.peer, chunk, self._in_a_row(some, chunk, run))
         return None
 
     def _late_request(self, now: float) -> Request | None:
@@ -323,7 +314,7 @@ class Swarm:
                 return None
             slowest_s = max((holder.chunk_s for holder in self._holders.values()), default=0.0)
             least_silent_s = max(self._silent_s, 4 * slowest_s)
-        for holder in self._ready(now):
+        for holder, _ in self._ready(now):
             if holder.have & self._pending:
                 continue
             own_s = (len(holder.asked) + 1) * holder.chunk_s
@@ -354,26 +345,36 @@ class Swarm:
                 expected_s = position * other.chunk_s
                 yield chunk, max(expected_s - silent_s, silent_s if silent_s > expected_s else 0.0)
 
-    def _ready(self, now: float) -> list[_Holder]:
-        """Holders with room, the emptiest window first."""
+    def _ready(self, now: float) -> list[tuple[_Holder, int]]:
+        """Holders with room and how long a run they may get, the emptiest window first."""
         in_flight = self.in_flight
-        if in_flight and (in_flight + 1) * self._chunk_size > self._config.in_flight_bytes_max:
+        free = self._config.in_flight_bytes_max // self.chunk_size_bytes - in_flight
+        if in_flight and free <= 0:
             return []
         usable = [holder for holder in self._holders.values() if holder.busy_until <= now]
         share = -(-self._missing.bit_count() // max(1, len(usable)))
         ready = []
         for holder in usable:
-            window = self._window(holder)
+            window, wanted = self._window(holder), self._pending & holder.have
             # A fair share of what is missing bounds new requests, not late ones.
-            room = min(window, share) if self._pending & holder.have else window
-            if len(holder.asked) < room:
-                ready.append((len(holder.asked) / window, holder.order, holder))
+            room = min(window, share) if wanted else window
+            run = self._run(holder, room, wanted)
+            # What is on the way makes room for a whole run, rather than ever shorter ones.
+            if len(holder.asked) + run <= room:
+                run = min(run, max(1, free))
+                ready.append((len(holder.asked) / window, holder.order, holder, run))
         ready.sort(key=lambda entry: entry[:2])
-        return [holder for _, _, holder in ready]
+        return [(holder, run) for _, _, holder, run in ready]
+
+    def _run(self, holder: _Holder, room: int, wanted: int) -> int:
+        if holder.run_max == 1 or not holder.chunk_s:
+            return 1
+        by_rate = int(self._config.run_target_s / holder.chunk_s)
+        return max(1, min(holder.run_max, by_rate, room // 2, wanted.bit_count()))
 
     def _window(self, holder: _Holder) -> int:
         config = self._config
-        by_bytes = max(1, config.window_bytes_max // self._chunk_size)
+        by_bytes = max(1, config.window_bytes_max // self.chunk_size_bytes)
         # One quick chunk may be luck or a limiter's burst: grow step by step, as TCP does.
         bound = min(config.window_min + holder.completed, config.window_max, by_bytes)
         by_rate = int(config.window_target_s / holder.chunk_s) + 1 if holder.chunk_s else 0
@@ -381,19 +382,23 @@ class Swarm:
         least = 1 if holder.chunk_s > 2 * config.window_target_s else config.window_min
         return min(max(by_rate, least), bound)
 
-    def _choose(self, candidates: int) -> int | None:
-        if not candidates:
-            return None
+    def _rarest(self, candidates: int) -> int:
+        """Those of some chunks that fewest partial holders have; all where order counts."""
         if self._config.in_order:
-            return _lowest(candidates)
-        for level in self._levels:
-            rarest = candidates & level
-            if rarest:
-                behind = rarest >> self._start
-                if behind:
-                    return self._start + _lowest(behind)
-                return _lowest(rarest)
-        return None
+            return candidates
+        return next((some for level in self._levels if (some := candidates & level)), 0)
+
+    def _first(self, some: int) -> int:
+        """The chunk to begin with, among some that are equally good."""
+        behind = 0 if self._config.in_order else some >> self._start
+        return self._start + _lowest(behind) if behind else _lowest(some)
+
+    def _in_a_row(self, some: int, chunk: int, run: int) -> int:
+        """How many of these chunks follow each other from one on, as far as a run may go."""
+        count, row, breaks = 1, some >> chunk, self._breaks >> chunk
+        while count < run and row >> count & 1 and not breaks >> count & 1:
+            count += 1
+        return count
 
     # --- bookkeeping ---
 
@@ -401,9 +406,10 @@ class Swarm:
         holder = self._holders[request.holder]
         if not holder.asked:
             holder.moved_at = now
-        holder.asked[request.chunk] = now
-        self._copies[request.chunk] = self._copies.get(request.chunk, 0) + 1
-        self._pending &= ~(1 << request.chunk)
+        for chunk in request.chunks:
+            holder.asked[chunk] = now
+            self._copies[chunk] = self._copies.get(chunk, 0) + 1
+            self._pending &= ~(1 << chunk)
 
     def _release(self, holder: _Holder, chunk: int) -> None:
         del holder.asked[chunk]
@@ -416,12 +422,13 @@ class Swarm:
         for chunk in list(holder.asked):
             self._release(holder, chunk)
 
-    def _measure(self, holder: _Holder, asked_at: float, now: float) -> None:
-        spent_s = max(now - max(asked_at, holder.moved_at), 1e-4)
+    def _measure(self, holder: _Holder, asked_at: float, count: int, now: float) -> None:
+        """Learn from chunks that came together how long one takes."""
+        spent_s = max(now - max(asked_at, holder.moved_at), 1e-4) / count
         # Seconds are averaged and not rates, so that one quick chunk among slow ones weighs little.
-        known = holder.chunk_s
-        holder.chunk_s = known + self.RATE_WEIGHT * (spent_s - known) if known else spent_s
-        holder.completed += 1
+        known, weight = holder.chunk_s, 1 - (1 - self.RATE_WEIGHT) ** count
+        holder.chunk_s = known + weight * (spent_s - known) if known else spent_s
+        holder.completed += count
         holder.moved_at = now
 
     def _vain_allowed(self) -> float:

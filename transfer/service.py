@@ -29,6 +29,7 @@ from transfer.sources import OpenSource, Shares, Source
 from transfer.spreading import Spreading
 from transfer.wire import (
     FRAME_DATA_MAX_BYTES,
+    RUN_BYTES_MAX,
     FetchRequest,
     FrameStatus,
     decode_fetch_request,
@@ -151,6 +152,7 @@ class TransferService:
             chunk_count=count,
             complete=have is None,
             bitmap=b"" if have is None else encode_bitmap(have, count),
+            run_bytes_max=RUN_BYTES_MAX,
         )
         return reply.SerializeToString()
 
@@ -268,15 +270,24 @@ class TransferService:
         if len(self._changed) > CHANGED_MAX:
             self._changed.popitem(last=False)
 
-    def frame_bytes(self) -> int:
+    def frame_bytes(self, *, is_run: bool = False) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
-        return self._up.piece_bytes(FRAME_DATA_MAX_BYTES)
+        return self._up.piece_bytes(RUN_BYTES_MAX if is_run else FRAME_DATA_MAX_BYTES)
 
     async def take(self, size_bytes: int) -> None:
         """Wait until the limit of rate allows so many bytes to be sent."""
         await self._up.take(size_bytes)
 
-    def gives(self, source: Source, peer_id: bytes, chunk: int, now: float) -> bool:
+    def given(self, source: Source, peer_id: bytes, chunks: range, now: float) -> range:
+        """Return those chunks of a run that a peer is given, up to the first that it is not."""
+        count = 0
+        for chunk in chunks[: max(1, RUN_BYTES_MAX // source.manifest.chunk_size_bytes)]:
+            if not self._gives(source, peer_id, chunk, now):
+                break
+            count += 1
+        return chunks[:count]
+
+    def _gives(self, source: Source, peer_id: bytes, chunk: int, now: float) -> bool:
         """Say whether a peer is given a chunk; see transfer.spreading."""
         if not source.holds(chunk):
             return False
@@ -370,21 +381,24 @@ class _FetchStream:
             await self._write(encode_frame(request.request, opened))
             return
         now = asyncio.get_running_loop().time()
-        if not self._service.gives(opened.source, self.peer_id, request.chunk, now):
-            await self._write(encode_frame(request.request, FrameStatus.MISSING))
-            return
+        chunks = range(request.chunk, request.chunk + request.count)
+        given = self._service.given(opened.source, self.peer_id, chunks, now)
         try:
-            await self._send_chunk(request, opened, idle)
+            sent_bytes = await self._send_chunks(request, given, opened, idle)
+            if given != chunks:
+                missing = encode_frame(request.request, FrameStatus.MISSING, sent_bytes)
+                await self._write(missing)
         except SourceChanged:
             self._service.report_changed(opened.source)
             self._open.pop(request.content_id).close()
             await self._write(encode_frame(request.request, FrameStatus.CHANGED))
 
-    async def _send_chunk(
-        self, request: FetchRequest, opened: OpenSource, idle: asyncio.Timeout
-    ) -> None:
-        start, length = opened.source.manifest.span(request.chunk)
-        step = self._service.frame_bytes()
+    async def _send_chunks(
+        self, request: FetchRequest, chunks: range, opened: OpenSource, idle: asyncio.Timeout
+    ) -> int:
+        """Send chunks in a row; returns how many bytes they have."""
+        start, length = opened.source.manifest.run(chunks)
+        step = self._service.frame_bytes(is_run=len(chunks) > 1)
         for offset in range(0, length, step):
             size = min(step, length - offset)
             await self._wait_for_rate(size, idle)
@@ -392,6 +406,7 @@ class _FetchStream:
             frame = encode_frame(request.request, FrameStatus.DATA, offset, data)
             await self._write(frame)
             self._service.sent(self.peer_id, request.content_id, size)
+        return length
 
     async def _answer_pack(self, request: FetchRequest, idle: asyncio.Timeout) -> None:
         read = await self._service.read_pack(request.pack)

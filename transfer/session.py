@@ -24,6 +24,7 @@ from transfer.errors import BadManifest, TransferError
 from transfer.manifest import Manifest, decode_manifest
 from transfer.scheduler import Swarm
 from transfer.wire import (
+    RUN_BYTES_MAX,
     FetchFrame,
     FetchRequest,
     FrameStatus,
@@ -88,9 +89,10 @@ class DownloadSide(Protocol):
     @property
     def spreads(self) -> bool: ...
     async def described(self, manifest: Manifest) -> None: ...
+    def length(self, chunk: int) -> int: ...
     def pump(self) -> float | None: ...
-    def write_blocking(self, chunk: int, pieces: list[memoryview]) -> bool: ...
-    def accepted(self, holder: bytes, chunk: int) -> None: ...
+    def write_blocking(self, chunks: range, pieces: list[memoryview]) -> list[int]: ...
+    def accepted(self, holder: bytes, chunks: Sequence[int]) -> None: ...
     def received(self, holder: bytes, size_bytes: int) -> None: ...
     def failed(self, error: TransferError) -> None: ...
     def session_ended(self, holder: Holder, end: SessionEnd) -> None: ...
@@ -98,9 +100,9 @@ class DownloadSide(Protocol):
 
 @dataclass(slots=True)
 class _Assembly:
-    """The frames of a chunk so far."""
+    """The frames of a chunk or run so far."""
 
-    chunk: int
+    chunks: range
     length: int
     done: int = 0
     pieces: list[memoryview] = field(default_factory=list)
@@ -124,19 +126,20 @@ class HolderSession:
         self._connect = connect
         self._pool = pool
         self._config = config
-        self._asks: asyncio.Queue[int] = asyncio.Queue(config.asks_max)
+        self._asks: asyncio.Queue[range] = asyncio.Queue(config.asks_max)
         self._assemblies: dict[int, _Assembly] = {}
-        self._writes: set[asyncio.Future[bool]] = set()
+        self._writes: set[asyncio.Future[list[int]]] = set()
         self._requests = 0
         self._moved = False
         self._end: SessionEnd | None = None
         self._alarm: asyncio.Timeout | None = None
         self._withheld = asyncio.Event()
         self._serves = False
+        self._run_bytes_max = 0
 
-    def ask(self, chunk: int) -> None:
-        """Ask the holder for a chunk as soon as its stream is open."""
-        self._asks.put_nowait(chunk)
+    def ask(self, chunks: range) -> None:
+        """Ask the holder for a chunk or a run as soon as its stream is open."""
+        self._asks.put_nowait(chunks)
 
     @property
     def serves(self) -> bool:
@@ -209,6 +212,7 @@ class HolderSession:
             reply = transfer_pb2.HaveReply.FromString(message)
         except DecodeError as error:
             raise BadManifest from error
+        self._run_bytes_max = min(reply.run_bytes_max, RUN_BYTES_MAX)
         return None if reply.complete else decode_bitmap(reply.bitmap, manifest.chunk_count)
 
     async def _call(self, channel: grpc.aio.Channel, method: str, message: bytes) -> bytes:
@@ -222,7 +226,9 @@ class HolderSession:
         swarm, loop = self._download.swarm, asyncio.get_running_loop()
         self._forget_asks()
         self._end = None
-        if not swarm.holder_added(self._peer_id, have, now=loop.time()):
+        if not swarm.holder_added(
+            self._peer_id, have, now=loop.time(), run_bytes_max=self._run_bytes_max
+        ):
             return SessionEnd.BAD if self._peer_id in swarm.banned else SessionEnd.GONE
         self._serves = True
         self._download.pump()
@@ -279,7 +285,7 @@ class HolderSession:
             is_whole = have is None and self._download.spreads
 
     async def _stream(
-        self, channel: grpc.aio.Channel, first: int, manifest: Manifest
+        self, channel: grpc.aio.Channel, first: range, manifest: Manifest
     ) -> grpc.aio.AioRpcError | None:
         """Run one Fetch stream; returns the error that ended it, None for silence or a verdict."""
         call: FetchCall = channel.stream_stream(FETCH_METHOD)()
@@ -301,24 +307,24 @@ class HolderSession:
                 await asyncio.wait(self._writes)
         return None
 
-    async def _write_asks(self, call: FetchCall, first: int, manifest: Manifest) -> None:
-        chunk = first
+    async def _write_asks(self, call: FetchCall, first: range, manifest: Manifest) -> None:
+        chunks = first
         while True:
             self._requests = self._requests + 1 & 0xFFFF_FFFF
             if not self._assemblies:
                 self._rearm()
-            length, message = self._asked(manifest, self._requests, chunk)
-            self._assemblies[self._requests] = _Assembly(chunk, length)
+            length, message = self._asked(manifest, self._requests, chunks)
+            self._assemblies[self._requests] = _Assembly(chunks, length)
             try:
                 await call.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return  # the reading side sees why the stream ended
-            chunk = await self._asks.get()
+            chunks = await self._asks.get()
 
-    def _asked(self, manifest: Manifest, number: int, chunk: int, /) -> tuple[int, bytes]:
-        """Return how many bytes answer a request for a chunk, and its message."""
-        request = FetchRequest(number, manifest.content_id, chunk)
-        return manifest.span(chunk)[1], encode_fetch_request(request)
+    def _asked(self, manifest: Manifest, number: int, chunks: range, /) -> tuple[int, bytes]:
+        """Return how many bytes answer a request for chunks, and its message."""
+        request = FetchRequest(number, manifest.content_id, chunks[0], count=len(chunks))
+        return manifest.run(chunks)[1], encode_fetch_request(request)
 
     async def _read_frames(self, call: FetchCall) -> None:
         while self._end is None:
@@ -335,9 +341,7 @@ class HolderSession:
             assembly = self._assemblies[frame.request]
             if frame.status is FrameStatus.MISSING:
                 del self._assemblies[frame.request]
-                self._download.swarm.chunk_missing(self._peer_id, assembly.chunk)
-                self._withheld.set()
-                self._download.pump()
+                await self._missing(assembly)
                 continue
             assembly.pieces.append(frame.data)
             assembly.done += len(frame.data)
@@ -345,6 +349,18 @@ class HolderSession:
                 del self._assemblies[frame.request]
                 self._silence_when_idle()
                 await self._verify(assembly)
+
+    async def _missing(self, assembly: _Assembly) -> None:
+        """Take what came of a run, and note that the chunk after that is not there."""
+        swarm, chunks = self._download.swarm, assembly.chunks
+        there = self._whole_chunks(assembly)
+        assert there is not None
+        if there:
+            await self._verify(_Assembly(chunks[:there], assembly.done, pieces=assembly.pieces))
+        swarm.chunk_missing(self._peer_id, chunks[there])
+        swarm.unanswered(self._peer_id, chunks[there + 1 :])
+        self._withheld.set()
+        self._download.pump()
 
     async def _keep_pace(self, size_bytes: int) -> None:
         """Read on only when the limit allows it: gRPC then slows the holder down."""
@@ -370,34 +386,50 @@ class HolderSession:
             fits = 0 < len(frame.data) <= assembly.length - assembly.done
             if frame.offset != assembly.done or not fits:
                 return SessionEnd.BAD
+            return None
+        # Of a run that began to come the rest may be missing, from a chunk's bound on.
+        is_bound = frame.offset == assembly.done and self._whole_chunks(assembly) is not None
+        return SessionEnd.BAD if assembly.done and not is_bound else None
+
+    def _whole_chunks(self, assembly: _Assembly) -> int | None:
+        """Return how many chunks have come, None where one has come in part."""
+        rest = assembly.done
+        for count, chunk in enumerate(assembly.chunks):
+            if rest <= 0:
+                return None if rest else count
+            rest -= self._download.length(chunk)
         return None
 
     async def _verify(self, assembly: _Assembly) -> None:
-        """Have a chunk verified and written while the next one is read."""
-        if not self._download.swarm.is_missing(assembly.chunk):
-            self._download.accepted(self._peer_id, assembly.chunk)
+        """Have chunks verified and written while the next ones are read."""
+        chunks = assembly.chunks
+        if not any(map(self._download.swarm.is_missing, chunks)):
+            self._download.accepted(self._peer_id, chunks)
             return
         loop = asyncio.get_running_loop()
         write = loop.run_in_executor(
-            self._pool, self._download.write_blocking, assembly.chunk, assembly.pieces
+            self._pool, self._download.write_blocking, chunks, assembly.pieces
         )
         self._writes.add(write)
-        write.add_done_callback(lambda done: self._written(assembly.chunk, done))
+        write.add_done_callback(lambda done: self._written(chunks, done))
         if len(self._writes) >= self._config.writes_max:
             await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
 
-    def _written(self, chunk: int, write: asyncio.Future[bool]) -> None:
+    def _written(self, chunks: range, write: asyncio.Future[list[int]]) -> None:
         self._writes.discard(write)
         if write.cancelled():
             return
         error = write.exception()
         match error:
-            case None if write.result():
-                self._moved = True
-                self._download.accepted(self._peer_id, chunk)
             case None:
-                self._download.swarm.chunk_bad(self._peer_id, chunk)
-                self._finish(SessionEnd.BAD)
+                bad = write.result()
+                if len(bad) < len(chunks):
+                    self._moved = True
+                    good = [chunk for chunk in chunks if chunk not in bad] if bad else chunks
+                    self._download.accepted(self._peer_id, good)
+                if bad:
+                    self._download.swarm.chunk_bad(self._peer_id, bad[0])
+                    self._finish(SessionEnd.BAD)
             case TransferError():
                 self._download.failed(error)
                 self._finish(SessionEnd.CANCELLED)

@@ -236,6 +236,7 @@ class TreeDownload(Download):
             self.plan.unit_bytes_max,
             random_source=self._random,
             verified=self._written,
+            breaks=self.plan.breaks,
             config=self._config.swarm,
         )
         self._described.set()
@@ -248,7 +249,7 @@ class TreeDownload(Download):
     def _size_bytes(self) -> int:
         return self.plan.size_bytes
 
-    def _length(self, chunk: int) -> int:
+    def length(self, chunk: int) -> int:
         unit = self.plan.units[chunk]
         if isinstance(unit, Pack):
             return sum(self.plan.contents[each].size_bytes for each in self._wanted[chunk])
@@ -268,11 +269,20 @@ class TreeDownload(Download):
             )
         return refusal
 
-    def write_blocking(self, chunk: int, pieces: list[memoryview]) -> bool:
-        """Verify a unit and write it, in the download's thread; False when it is not the unit."""
+    def write_blocking(self, chunks: range, pieces: list[memoryview]) -> list[int]:
+        """Verify units and write them, in the download's thread; returns those that are wrong."""
+        data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+        bad, at = [], 0
+        for unit in chunks:
+            length = self.length(unit)
+            if not self._write_unit(unit, data[at : at + length]):
+                bad.append(unit)
+            at += length
+        return bad
+
+    def _write_unit(self, chunk: int, data: memoryview) -> bool:
         part, unit = self._tree_part, self.plan.units[chunk]
         assert part is not None
-        data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
         if not isinstance(unit, Pack):
             manifest = part.state.manifests[unit.content]
             if digest_of(data) != manifest.digest(unit.chunk):

@@ -9,6 +9,7 @@ need none. On the wire a tree's bitmap has the chunks of its listing first, and 
 import dataclasses
 from collections.abc import Sequence
 
+from transfer.bitmap import full_bitmap
 from transfer.errors import BadManifest
 from transfer.manifest import chunk_size_for
 from transfer.tree import (
@@ -64,6 +65,8 @@ class Plan:
     """Sum over the contents."""
     first_units: Sequence[int]
     """The unit with which each content begins."""
+    breaks: int
+    """As bits: the units that do not continue the file of the one before."""
 
     @property
     def unit_bytes_max(self) -> int:
@@ -100,11 +103,13 @@ def plan_of(tree: Tree) -> Plan:
         packed_bytes += content.size_bytes
     if pack:
         units.append(Pack(tuple(pack), packed_bytes))
+    breaks = full_bitmap(len(units))
     for place, content in enumerate(contents):
         if content.is_small:
             continue
         first_units[place] = len(units)
+        breaks |= 1 << len(units)
         step = chunk_size_for(content.size_bytes)
         for chunk, offset in enumerate(range(0, content.size_bytes, step)):
             units.append(Piece(place, chunk, min(step, content.size_bytes - offset)))
-    return Plan(contents, units, sum(each.size_bytes for each in contents), first_units)
+    return Plan(contents, units, sum(each.size_bytes for each in contents), first_units, breaks)

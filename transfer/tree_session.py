@@ -29,6 +29,7 @@ from transfer.session import (
 )
 from transfer.tree_plan import Content, Plan
 from transfer.wire import (
+    RUN_BYTES_MAX,
     FetchFrame,
     FetchRequest,
     FrameStatus,
@@ -132,26 +133,28 @@ class TreeSession(HolderSession):
             reply = transfer_pb2.HaveReply.FromString(message)
         except DecodeError as error:
             raise BadManifest from error
+        self._run_bytes_max = min(reply.run_bytes_max, RUN_BYTES_MAX)
         if reply.complete:
             return None
         # The chunks of the listing come first.
         listing = manifest.chunk_count
         return decode_bitmap(reply.bitmap, listing + len(self._tree.plan.units)) >> listing
 
-    def _asked(self, _: Manifest, number: int, chunk: int, /) -> tuple[int, bytes]:
-        piece = self._tree.chunk_of(chunk)
+    def _asked(self, _: Manifest, number: int, chunks: range, /) -> tuple[int, bytes]:
+        piece = self._tree.chunk_of(chunks[0])
         if piece is not None:
             content, inner = piece
-            request = FetchRequest(number, content.content_id, inner)
-            return self._tree.plan.units[chunk].size_bytes, encode_fetch_request(request)
-        wanted = self._tree.wanted_of(chunk)
+            request = FetchRequest(number, content.content_id, inner, count=len(chunks))
+            length = sum(self._tree.plan.units[unit].size_bytes for unit in chunks)
+            return length, encode_fetch_request(request)
+        wanted = self._tree.wanted_of(chunks[0])
         message = encode_pack_request(number, [content.content_id for content in wanted])
         return sum(content.size_bytes for content in wanted), message
 
     def _judge(self, frame: FetchFrame | None) -> SessionEnd | None:
         end = super()._judge(frame)
         if end is SessionEnd.CHANGED and frame is not None:
-            self._note_changed(self._assemblies[frame.request].chunk, frame)
+            self._note_changed(self._assemblies[frame.request].chunks[0], frame)
         return end
 
     def _note_changed(self, unit: int, frame: FetchFrame) -> None:

@@ -9,8 +9,13 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from transfer.manifest import CHUNK_SIZE_MIN_BYTES
+
 FRAME_DATA_MAX_BYTES = 512 * 1024
-FRAME_BYTES_MAX = FRAME_DATA_MAX_BYTES + 64
+RUN_BYTES_MAX = 2 * 1024 * 1024
+"""Chunks in a row that one frame answers; half of what a message of gRPC may have."""
+FRAME_BYTES_MAX = RUN_BYTES_MAX + 64
+RUN_CHUNKS_MAX = RUN_BYTES_MAX // CHUNK_SIZE_MIN_BYTES
 PACK_CONTENTS_MAX = 128
 _FETCH_REQUEST_BYTES_MAX = 256 + 32 * PACK_CONTENTS_MAX
 _VARINT, _FIXED64 = 0, 1
@@ -28,7 +33,7 @@ class FrameStatus(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """One chunk asked for, or several small contents together.
+    """One chunk asked for, a run of them, or several small contents together.
 
     `request` is repeated in the frames that answer.
     """
@@ -38,11 +43,13 @@ class FetchRequest:
     chunk: int
     pack: tuple[bytes, ...] = ()
     """Contents of one chunk each; content id and chunk are left out then."""
+    count: int = 1
+    """Chunks in a row, from the chunk on."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchFrame:
-    """A piece of a chunk; `data` is a view into the message."""
+    """A piece of what was asked for; `data` is a view into the message."""
 
     request: int
     status: FrameStatus
@@ -59,6 +66,7 @@ def encode_fetch_request(request: FetchRequest) -> bytes:
             _varint(len(request.content_id)),
             request.content_id,
             _number(3, request.chunk),
+            _number(5, request.count) if request.count > 1 else b"",
         )
     )
 
@@ -92,12 +100,15 @@ def decode_fetch_request(message: bytes) -> FetchRequest | None:
         return None
     if request >= 1 << 32 or chunk >= 1 << 32:
         return None
-    pack = fields.get(4)
+    pack, count = fields.get(4), fields.get(5, 0)
+    if not isinstance(count, int) or count > RUN_CHUNKS_MAX:
+        return None
     if pack is not None:
-        return None if content_id is not None or chunk else _pack_request(request, pack)
+        one_thing = content_id is None and not chunk and not count
+        return _pack_request(request, pack) if one_thing else None
     if not isinstance(content_id, memoryview) or len(content_id) != 32:
         return None
-    return FetchRequest(request, bytes(content_id), chunk)
+    return FetchRequest(request, bytes(content_id), chunk, count=max(1, count))
 
 
 def _pack_request(request: int, pack: Field) -> FetchRequest | None:
@@ -118,7 +129,7 @@ def decode_frame(message: bytes) -> FetchFrame | None:
     data = fields.get(4, memoryview(b""))
     if not (isinstance(request, int) and isinstance(status, int) and isinstance(offset, int)):
         return None
-    if not isinstance(data, memoryview) or len(data) > FRAME_DATA_MAX_BYTES:
+    if not isinstance(data, memoryview) or len(data) > RUN_BYTES_MAX:
         return None
     if request >= 1 << 32 or offset >= 1 << 32 or status not in (0, 1, 2):
         return None

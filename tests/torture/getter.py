@@ -20,7 +20,7 @@ from peer.parts import PartJournal
 from tests.transfer.peers import each, running_peer
 from transfer.candidates import Holder
 from transfer.download import Download, DownloadConfig
-from transfer.scheduler import SwarmConfig
+from transfer.swarm_config import SwarmConfig
 
 
 async def fetch(order: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from transfer.bitmap import full_bitmap
 from transfer.scheduler import Request, Swarm, Wait
 from transfer.session import SessionConfig, have_pause_s
 from transfer.spreading import Spreading
+from transfer.wire import RUN_BYTES_MAX
 
 CONTENT = bytes(32)
 LATENCY_S = 0.002
@@ -43,7 +44,7 @@ class Peer:
     received: int = 0
     patience_s: float = PATIENCE_S
     asking_at: float = 0.0
-    waiting: deque[tuple[Peer, int]] = dataclasses.field(default_factory=deque)
+    waiting: deque[tuple[Peer, range]] = dataclasses.field(default_factory=deque)
     is_sending: bool = False
     wake_at: float = float("inf")
 
@@ -60,6 +61,7 @@ class Model:
         self.random = random.Random(seed)
         self.now = 0.0
         self.chunks = chunks
+        self.longest_run = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         speed = [chunk_s * self.random.uniform(0.9, 1.1) for _ in range(seeds + readers)]
@@ -114,7 +116,7 @@ class Model:
     def _join(self, reader: Peer, holder: Peer) -> None:
         assert reader.swarm is not None
         have = self._ask_have(reader, holder)
-        reader.swarm.holder_added(holder.peer_id, have, now=self.now)
+        reader.swarm.holder_added(holder.peer_id, have, now=self.now, run_bytes_max=RUN_BYTES_MAX)
         self._poll_later(reader, holder)
         self._pump(reader)
 
@@ -138,7 +140,8 @@ class Model:
             if len(asking) > SLOTS:
                 reader.swarm.busy(holder.peer_id, BUSY_S, now=self.now)
                 continue
-            holder.waiting.append((reader, command.chunk))
+            holder.waiting.append((reader, command.chunks))
+            self.longest_run = max(self.longest_run, command.count)
             self._at(self.now + LATENCY_S, lambda h=holder: self._send(h))
         reader.swarm.check()
         if isinstance(command, Wait) and command.until < reader.wake_at:
@@ -158,34 +161,44 @@ class Model:
     def _send(self, holder: Peer) -> None:
         if holder.is_sending or not holder.waiting:
             return
-        reader, chunk = holder.waiting.popleft()
-        gives = bool(holder.have(self.chunks) >> chunk & 1) and (
+        reader, chunks = holder.waiting.popleft()
+        count = next(
+            (n for n, chunk in enumerate(chunks) if not self._gives(holder, reader, chunk)),
+            len(chunks),
+        )
+        given, rest = chunks[:count], chunks[count:]
+        if not given:
+            self._at(self.now + LATENCY_S, lambda: self._missing(reader, holder, rest))
+            self._at(self.now, lambda: self._send(holder))
+            return
+        # Others take their turn before the next chunks of this reader.
+        holder.waiting = deque(sorted(holder.waiting, key=lambda waiting: waiting[0] is reader))
+        holder.is_sending = True
+        holder.sent += len(given)
+        spent_s = holder.chunk_s * len(given) * self.random.uniform(0.8, 1.2)
+        self._at(self.now + spent_s, lambda: self._sent(reader, holder, given, rest))
+
+    def _gives(self, holder: Peer, reader: Peer, chunk: int) -> bool:
+        return bool(holder.have(self.chunks) >> chunk & 1) and (
             holder.swarm is not None
             or holder.spreading.give(CONTENT, reader.peer_id, chunk, now=self.now)
         )
-        if not gives:
-            self._at(self.now + LATENCY_S, lambda: self._missing(reader, holder, chunk))
-            self._at(self.now, lambda: self._send(holder))
-            return
-        # Others take their turn before the next chunk of this reader.
-        holder.waiting = deque(sorted(holder.waiting, key=lambda waiting: waiting[0] is reader))
-        holder.is_sending = True
-        holder.sent += 1
-        spent_s = holder.chunk_s * self.random.uniform(0.8, 1.2)
-        self._at(self.now + spent_s, lambda: self._sent(reader, holder, chunk))
 
-    def _sent(self, reader: Peer, holder: Peer, chunk: int) -> None:
+    def _sent(self, reader: Peer, holder: Peer, chunks: range, rest: range) -> None:
         holder.is_sending = False
-        self._at(self.now + LATENCY_S, lambda: self._arrived(reader, holder, chunk))
+        self._at(self.now + LATENCY_S, lambda: self._arrived(reader, holder, chunks))
+        if rest:
+            self._at(self.now + LATENCY_S, lambda: self._missing(reader, holder, rest))
         self._send(holder)
 
-    def _missing(self, reader: Peer, holder: Peer, chunk: int) -> None:
+    def _missing(self, reader: Peer, holder: Peer, chunks: range) -> None:
         assert reader.swarm is not None
-        reader.swarm.chunk_missing(holder.peer_id, chunk)
+        reader.swarm.chunk_missing(holder.peer_id, chunks[0])
+        reader.swarm.unanswered(holder.peer_id, chunks[1:])
         self._pump(reader)
 
-    def _arrived(self, reader: Peer, holder: Peer, chunk: int) -> None:
+    def _arrived(self, reader: Peer, holder: Peer, chunks: range) -> None:
         assert reader.swarm is not None
-        reader.received += 1
-        reader.swarm.chunk_verified(holder.peer_id, chunk, now=self.now)
+        reader.received += len(chunks)
+        reader.swarm.chunks_verified(holder.peer_id, chunks, now=self.now)
         self._pump(reader)

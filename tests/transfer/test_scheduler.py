@@ -5,7 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.scheduler import Command, Done, Request, Stalled, Swarm, SwarmConfig, Wait
+from transfer.scheduler import Command, Done, Request, Stalled, Swarm, Wait
+from transfer.swarm_config import SwarmConfig
 
 A, B, C = b"a", b"b", b"c"
 SIZE = 512 * 1024
@@ -59,7 +60,7 @@ def test_fast_holder_gets_a_larger_window() -> None:
     for _ in range(40):
         now += 0.01
         chunk = next(iter(state._holders[A].asked))
-        state.chunk_verified(A, chunk, now=now)
+        state.chunks_verified(A, [chunk], now=now)
         requests(state, now)
     assert state.asked_of(A) >= 8
     assert state.asked_of(B) == 2
@@ -87,7 +88,7 @@ def test_in_order_the_first_missing_chunk_comes_first() -> None:
         assert [each.chunk for each in some] == list(
             range(len(asked), min(len(asked) + len(some), 100))
         )
-        state.chunk_verified(A, some[0].chunk, now=0.0)
+        state.chunks_verified(A, [some[0].chunk], now=0.0)
         asked.append(some[0])
     assert [each.chunk for each in asked] == list(range(100))
 
@@ -100,8 +101,8 @@ def test_bad_chunk_bans_the_holder_and_is_asked_elsewhere() -> None:
     state.chunk_bad(A, 0)
     assert state.next(now=0.0) == Request(B, 0)
     assert not state.holder_added(A, None, now=1.0)
-    assert not state.chunk_verified(A, 0, now=1.0)
-    assert state.chunk_verified(B, 0, now=1.0)
+    assert not state.chunks_verified(A, [0], now=1.0)
+    assert state.chunks_verified(B, [0], now=1.0)
     assert state.next(now=1.0) == Done()
 
 
@@ -123,15 +124,15 @@ def test_late_chunk_is_asked_of_a_second_holder_and_counts_once() -> None:
     for request in asked:
         by_holder[request.holder].append(request.chunk)
     for chunk in by_holder[B]:
-        assert state.chunk_verified(B, chunk, now=0.1)
+        assert state.chunks_verified(B, [chunk], now=0.1)
     rest, _ = requests(state, 0.1)
     assert rest == []
     rest, _ = requests(state, 3.0)
     assert {request.holder for request in rest} == {B}
     late = rest[0].chunk
     assert late in by_holder[A]
-    assert state.chunk_verified(B, late, now=3.1)
-    assert not state.chunk_verified(A, late, now=3.2)
+    assert state.chunks_verified(B, [late], now=3.1)
+    assert not state.chunks_verified(A, [late], now=3.2)
 
 
 def test_chunk_that_came_from_the_second_is_not_asked_for_again_while_the_first_owes_it() -> None:
@@ -141,7 +142,7 @@ def test_chunk_that_came_from_the_second_is_not_asked_for_again_while_the_first_
     first, _ = requests(state, 0.0)
     for request in first:
         if request.holder == B:
-            state.chunk_verified(B, request.chunk, now=0.1)
+            state.chunks_verified(B, [request.chunk], now=0.1)
     owed = {request.chunk for request in first if request.holder == A}
     now, asked_again = 0.1, []
     while not isinstance(state.next(now=now), Done):
@@ -149,7 +150,7 @@ def test_chunk_that_came_from_the_second_is_not_asked_for_again_while_the_first_
         late, _ = requests(state, now)
         asked_again += [request.chunk for request in late]
         for request in late:
-            state.chunk_verified(B, request.chunk, now=now)
+            state.chunks_verified(B, [request.chunk], now=now)
         assert now < 20
     assert sorted(asked_again) == sorted(owed)
 
@@ -167,7 +168,7 @@ def test_no_more_chunks_come_twice_than_allowed_while_all_holders_are_slow() -> 
         now += 0.05
         for arrival in sorted(each for each in flying if each[0] <= now):
             flying.remove(arrival)
-            twice += not state.chunk_verified(arrival[1], arrival[2], now=now)
+            twice += not state.chunks_verified(arrival[1], [arrival[2]], now=now)
         state.check()
     assert twice + len(flying) <= 0.05 * 200
 
@@ -206,34 +207,107 @@ def test_holders_beyond_the_bound_are_not_added() -> None:
     assert not state.holder_added(B, None, now=0.0)
 
 
+def quick(
+    chunks: int, *, breaks: int = 0, run_bytes_max: int = 4 * SIZE, chunk_s: float = 0.001
+) -> tuple[Swarm, list[Request]]:
+    """A holder that has shown how fast it is, and what it is asked for next."""
+    state = Swarm(chunks, SIZE, random_source=random.Random(1), breaks=breaks)
+    state.holder_added(A, None, now=0.0, run_bytes_max=run_bytes_max)
+    now = 0.0
+    flying, _ = requests(state, now)
+    for _ in range(30):
+        now += chunk_s * flying[0].count
+        state.chunks_verified(A, flying.pop(0).chunks, now=now)
+        flying += requests(state, now)[0]
+    return state, flying
+
+
+def test_quick_holder_is_asked_for_runs_that_grow_with_what_is_known_of_it() -> None:
+    state, flying = quick(200)
+    assert {request.count for request in flying} == {4}
+    assert sum(request.count for request in flying) == state.in_flight <= 16
+
+
+def test_holder_that_answers_no_runs_is_asked_for_single_chunks() -> None:
+    _, flying = quick(200, run_bytes_max=0)
+    assert {request.count for request in flying} == {1}
+
+
+def test_slow_holder_is_asked_for_single_chunks() -> None:
+    _, flying = quick(200, chunk_s=0.011)
+    assert {request.count for request in flying} == {1}
+
+
+def test_no_run_goes_over_a_break() -> None:
+    breaks = sum(1 << chunk for chunk in range(0, 200, 3))
+    _, flying = quick(200, breaks=breaks)
+    assert {request.count for request in flying} <= {1, 2, 3}
+    for request in flying:
+        assert not any(breaks >> chunk & 1 for chunk in request.chunks[1:])
+    assert any(request.count == 3 for request in flying)
+
+
+def test_what_is_left_of_a_run_that_is_missing_is_asked_for_again() -> None:
+    state, flying = quick(200)
+    run = flying[0]
+    first, gap, *rest = run.chunks
+    assert state.chunks_verified(A, [first], now=1.0) == [first]
+    state.chunk_missing(A, gap)
+    state.unanswered(A, rest)
+    state.check()
+    for request in flying[1:]:
+        state.chunks_verified(A, request.chunks, now=1.0)
+    asked = [chunk for request in requests(state, 1.0)[0] for chunk in request.chunks]
+    assert set(rest) <= set(asked)
+    assert gap not in asked
+
+
 class Simulated:
-    """A random swarm: holders of different rates that lie, fail, are busy, or have a part."""
+    """A random swarm: holders of different rates that lie, fail, are busy, or have a part.
+
+    Some answer runs, and in a run the first chunks may come, and one be bad or missing.
+    """
 
     def __init__(self, chunks: int, holders: int, seed: int) -> None:
         self.random = random.Random(seed)
         self.chunks = chunks
-        self.state = swarm(chunks)
+        self.breaks = self.random.getrandbits(chunks) & self.random.getrandbits(chunks)
+        config = SwarmConfig(
+            run_target_s=self.random.choice((0.02, 10.0)),
+            in_flight_bytes_max=self.random.randint(1, 40) * SIZE,
+        )
+        self.state = Swarm(
+            chunks,
+            SIZE,
+            random_source=self.random,
+            breaks=self.breaks,
+            config=config,
+        )
         self.now = 0.0
         self.accepted: list[int] = []
-        self.flying: list[tuple[float, bytes, int]] = []
+        self.flying: list[tuple[float, bytes, range]] = []
+        self.longest = 1
         self.liars = {bytes([n]) for n in range(1, holders) if self.random.random() < 0.3}
         self.have: dict[bytes, int | None] = {}
         for number in range(holders):
             peer = bytes([number])
             full = number == 0 or self.random.random() < 0.5
             self.have[peer] = None if full else self.random.getrandbits(chunks)
-            self.state.holder_added(peer, self.have[peer], now=0.0)
+            self.add(peer)
         self.rates = {peer: self.random.uniform(0.01, 2.0) for peer in self.have}
 
     def run(self) -> None:
         for _ in range(self.chunks * 60 + 600):
             match self.state.next(now=self.now):
-                case Request(holder, chunk):
+                case Request(holder, chunk, count) as request:
                     assert holder not in self.state.banned
                     have = self.have[holder]
-                    assert have is None or have >> chunk & 1
+                    assert all(have is None or have >> each & 1 for each in request.chunks)
+                    assert count <= (4 if holder[0] % 2 == 0 else 1)
+                    assert not self.breaks >> chunk + 1 & (1 << count - 1) - 1
+                    self.longest = max(self.longest, count)
                     delay = self.rates[holder] * self.random.uniform(0.5, 2)
-                    self.flying.append((self.now + delay, holder, chunk))
+                    self.flying.append((self.now + delay, holder, request.chunks))
                 case Done():
                     return
                 case Stalled():
@@ -245,27 +319,44 @@ class Simulated:
 
     def pass_time(self, until: float) -> None:
         assert until > self.now
-        if not self.flying or min(self.flying)[0] > until:
+        if not self.flying or min(entry[0] for entry in self.flying) > until:
             self.now = until
             return
-        arrival = min(self.flying)
+        arrival = min(self.flying, key=lambda entry: entry[0])
         self.flying.remove(arrival)
         self.now = max(self.now, arrival[0])
         self.arrive(arrival[1], arrival[2])
 
-    def arrive(self, holder: bytes, chunk: int) -> None:
-        dice = self.random.random()
+    def add(self, peer: bytes) -> None:
+        run_bytes_max = 4 * SIZE if peer[0] % 2 == 0 else 0
+        self.state.holder_added(peer, self.have[peer], now=self.now, run_bytes_max=run_bytes_max)
+
+    def verified(self, holder: bytes, chunks: range) -> None:
+        for chunk in self.state.chunks_verified(holder, chunks, now=self.now):
+            assert holder not in self.state.banned
+            self.accepted.append(chunk)
+
+    def arrive(self, holder: bytes, chunks: range) -> None:
+        dice, there = self.random.random(), self.random.randrange(len(chunks))
         if holder in self.liars and dice < 0.5:
-            self.state.chunk_bad(holder, chunk)
+            self.verified(holder, chunks[:there])
+            self.state.chunk_bad(holder, chunks[there])
+        elif dice < 0.02 and holder != b"\0":
+            self.verified(holder, chunks[:there])
+            self.state.chunk_missing(holder, chunks[there])
+            self.state.unanswered(holder, chunks[there + 1 :])
+            have = self.have[holder]
+            self.have[holder] = (2**self.chunks - 1 if have is None else have) & ~(
+                1 << chunks[there]
+            )
         elif dice < 0.05:
             self.forget(holder)
             self.state.holder_failed(holder)
         elif dice < 0.1:
             self.forget(holder)
             self.state.busy(holder, self.random.uniform(0, 3), now=self.now)
-        elif self.state.chunk_verified(holder, chunk, now=self.now):
-            assert holder not in self.state.banned
-            self.accepted.append(chunk)
+        else:
+            self.verified(holder, chunks)
 
     def forget(self, holder: bytes) -> None:
         self.flying = [entry for entry in self.flying if entry[1] != holder]
@@ -273,7 +364,7 @@ class Simulated:
     def bring_back(self) -> None:
         """The honest whole holder comes back: the union is complete again."""
         self.now += 0.1
-        self.state.holder_added(b"\0", None, now=self.now)
+        self.add(b"\0")
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 1 << 32))

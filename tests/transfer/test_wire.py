@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from protos import transfer_pb2
 from transfer.wire import (
-    FRAME_DATA_MAX_BYTES,
     PACK_CONTENTS_MAX,
+    RUN_BYTES_MAX,
+    RUN_CHUNKS_MAX,
     FetchRequest,
     FrameStatus,
     decode_fetch_request,
@@ -27,6 +28,30 @@ def test_fetch_request_is_byte_for_byte_protobuf(number: int, content: bytes, ch
     ours = FetchRequest(number, content, chunk)
     assert encode_fetch_request(ours) == theirs.SerializeToString()
     assert decode_fetch_request(theirs.SerializeToString()) == ours
+
+
+@given(NUMBERS, CONTENT_IDS, NUMBERS, st.integers(2, RUN_CHUNKS_MAX))
+def test_request_for_a_run_is_byte_for_byte_protobuf(
+    number: int, content: bytes, chunk: int, count: int
+) -> None:
+    theirs = transfer_pb2.FetchRequest(request=number, content_id=content, chunk=chunk, count=count)
+    ours = FetchRequest(number, content, chunk, count=count)
+    assert encode_fetch_request(ours) == theirs.SerializeToString()
+    assert decode_fetch_request(theirs.SerializeToString()) == ours
+
+
+def test_bytes_of_a_request_for_a_run_are_as_the_protocol_says() -> None:
+    content = b"c" * 32
+    run = FetchRequest(5, content, 300, count=4)
+    one = b"\x08\x05\x12\x20" + content + b"\x18\xac\x02"
+    assert encode_fetch_request(run) == one + b"\x28\x04"
+    # One chunk is asked for as it was before there were runs.
+    assert encode_fetch_request(FetchRequest(5, content, 300)) == one
+
+
+def test_bytes_of_what_a_peer_says_of_runs_are_as_the_protocol_says() -> None:
+    reply = transfer_pb2.HaveReply(chunk_count=3, complete=True, run_bytes_max=RUN_BYTES_MAX)
+    assert reply.SerializeToString() == bytes.fromhex("0803100120") + b"\x80\x80\x80\x01"
 
 
 @given(NUMBERS, st.lists(CONTENT_IDS, min_size=1, max_size=PACK_CONTENTS_MAX))
@@ -49,9 +74,11 @@ def test_bytes_of_a_pack_request_are_as_the_protocol_says() -> None:
         transfer_pb2.FetchRequest(pack=b"a" * 32 * (PACK_CONTENTS_MAX + 1)),
         transfer_pb2.FetchRequest(content_id=b"c" * 32, pack=b"a" * 32),
         transfer_pb2.FetchRequest(chunk=1, pack=b"a" * 32),
+        transfer_pb2.FetchRequest(count=2, pack=b"a" * 32),
+        transfer_pb2.FetchRequest(content_id=b"c" * 32, count=RUN_CHUNKS_MAX + 1),
     ],
 )
-def test_pack_that_is_cut_or_too_long_or_something_else_too_is_refused(
+def test_pack_or_run_that_is_cut_or_too_long_or_something_else_too_is_refused(
     theirs: transfer_pb2.FetchRequest,
 ) -> None:
     assert decode_fetch_request(theirs.SerializeToString()) is None
@@ -75,7 +102,7 @@ def test_frame_is_byte_for_byte_protobuf(
 
 
 def test_largest_frame_parses_and_one_byte_more_does_not() -> None:
-    data = bytes(FRAME_DATA_MAX_BYTES)
+    data = bytes(RUN_BYTES_MAX)
     message = encode_frame(7, FrameStatus.DATA, 9, data)
     parsed = transfer_pb2.FetchFrame.FromString(message)
     assert (parsed.request, parsed.offset, parsed.data) == (7, 9, data)
@@ -89,7 +116,7 @@ def test_no_bytes_raise(message: bytes) -> None:
     decode_fetch_request(message)
 
 
-@given(st.integers(5, 200), st.binary(max_size=20), CONTENT_IDS)
+@given(st.integers(6, 200), st.binary(max_size=20), CONTENT_IDS)
 def test_unknown_fields_are_skipped(field: int, value: bytes, content: bytes) -> None:
     tag = field << 3 | 2
     head = bytes((tag & 0x7F | 0x80, tag >> 7)) if tag > 0x7F else bytes((tag,))
