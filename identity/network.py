@@ -239,7 +239,9 @@ def _check_amqp_url(path: str, url: str) -> None:
         raise BadNetworkFile(f"{path}: is not an AMQP address")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        # A cluster's nodes stand one after the other, with commas between them.
+        nodes = [urlsplit(f"//{node}") for node in parts.netloc.split(",")]
+        is_complete = all(node.hostname and node.port != 0 for node in nodes)
     except ValueError as error:
         raise BadNetworkFile(f"{path}: is not an AMQP address") from error
     if "@" in parts.netloc:
@@ -247,5 +249,5 @@ def _check_amqp_url(path: str, url: str) -> None:
             f"{path}: credentials do not belong in the network file",
             hint="put them into config.toml (mode 0600) or SHOAL_QUEUE",
         )
-    if parts.scheme not in ("amqp", "amqps") or not host or port == 0 or parts.fragment:
+    if parts.scheme not in ("amqp", "amqps") or not is_complete or parts.fragment:
         raise BadNetworkFile(f"{path}: must be amqp://HOST:PORT/VHOST")

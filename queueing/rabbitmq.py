@@ -52,6 +52,7 @@ from queueing.rabbitmq_messages import (
     receipts_queue,
     sign_cancel,
 )
+from queueing.rabbitmq_nodes import BrokerNodes
 from queueing.rabbitmq_publisher import Counters, Deposit, Patience, Publisher
 from queueing.rabbitmq_staging import Staging, Verdict
 from queueing.rabbitmq_url import AmqpUrl, parse_amqp_url
@@ -76,7 +77,7 @@ async def reachable(url: str, timeout_s: float = 3.0, *, ca_file: Path | None = 
     config = RabbitConfig(connect_timeout_s=timeout_s, ca_file=ca_file)
     try:
         async with asyncio.timeout(timeout_s):
-            link = await BrokerLink.open(parse_amqp_url(url), config)
+            link = await BrokerNodes(parse_amqp_url(url), config).open()
     except TimeoutError as error:
         raise Unavailable(f"the broker does not answer within {timeout_s:g} s") from error
     await link.close()
@@ -99,11 +100,11 @@ class RabbitStore:
         randomness: random.Random | None = None,
     ) -> None:
         """Open the staging folder; connects only when used. `identity` is needed for `cancel`."""
-        self._url = url
         self._network_id = network_id
         self._sign = quorum_sign(network_id)
         self._identity = identity
         self._config = config or RabbitConfig()
+        self._nodes = BrokerNodes(url, self._config)
         self._wall_ms = wall_ms
         self._patience = Patience(self._config, randomness or random.Random())
         self._staging = Staging(
@@ -119,7 +120,7 @@ class RabbitStore:
         self._drains = asyncio.Semaphore(self._config.drains_max)
         self.counters = Counters()
         self._publisher = Publisher(
-            url, network_id, self._config, self._patience, self.counters, wall_ms
+            self._nodes, network_id, self._config, self._patience, self.counters, wall_ms
         )
 
     async def deposit(self, manifest: OuterManifest, chunks: ChunkSource) -> DepositReceipt:
@@ -282,7 +283,7 @@ class RabbitStore:
             for attempt in range(self._config.reconnects_max + 1):
                 link: BrokerLink | None = None
                 try:
-                    link = await BrokerLink.open(self._url, self._config)
+                    link = await self._nodes.open()
                     return await self._drain_link(link, queue, owner)
                 except Unavailable:
                     if self._patience.gives_up(attempt, link):

@@ -31,6 +31,8 @@ class RabbitConfig(msgspec.Struct, frozen=True):
     """Queues that are read at once, each over a connection of its own; a desk reads for many."""
     reconnects_max: int = 12
     """How often one operation connects again after the connection was lost under way."""
+    refusals_max: int = 5
+    """How often what a cluster's queue refused is sent again: its leader may just be elected."""
     reconnect_base_s: float = 0.2
     """Upper end of the first random pause; it doubles."""
     reconnect_pause_max_s: float = 5.0

@@ -16,6 +16,7 @@ from queueing.errors import (
     MailboxFull,
     NoMailbox,
     NotPermitted,
+    QueueError,
     Unavailable,
 )
 from queueing.rabbitmq_config import RabbitConfig
@@ -28,7 +29,7 @@ from queueing.rabbitmq_messages import (
     expiration,
     quorum_sign,
 )
-from queueing.rabbitmq_url import AmqpUrl
+from queueing.rabbitmq_nodes import BrokerNodes
 from queueing.rabbitmq_wire import Outcome
 from queueing.shared_chunks import in_turn, one_ahead
 from queueing.store import ChunkSource
@@ -85,14 +86,14 @@ class Publisher:
 
     def __init__(
         self,
-        url: AmqpUrl,
+        nodes: BrokerNodes,
         network_id: bytes,
         config: RabbitConfig,
         patience: Patience,
         counters: Counters,
         wall_ms: Callable[[], int],
     ) -> None:
-        self._url = url
+        self._nodes = nodes
         self._sign = quorum_sign(network_id)
         self._config = config
         self._patience = patience
@@ -220,9 +221,11 @@ class Publisher:
     async def _persist(self, work: Callable[[BrokerLink], Awaitable[None]]) -> None:
         """Do the work on the publisher's connection, again on a new one each time it is lost.
 
-        A broker that cannot be reached at the first try is Unavailable at once.
+        A broker that cannot be reached at the first try is Unavailable at once. A queue that
+        refuses is full, but on a cluster it may only be without a leader for a moment.
         """
-        for attempt in range(self._config.reconnects_max + 1):
+        attempt = refusals = 0
+        while True:
             link: BrokerLink | None = None
             try:
                 link = await self._opened()
@@ -230,17 +233,31 @@ class Publisher:
             except Unavailable:
                 if self._patience.gives_up(attempt, link):
                     raise
+                self._counters.reconnects += 1
+                await asyncio.sleep(self._patience.pause_s(attempt))
+                attempt += 1
+            except MailboxFull:
+                if refusals == self._config.refusals_max or not await self._is_cluster(link):
+                    raise
+                refusals += 1
+                await asyncio.sleep(self._patience.pause_s(refusals + 1))
+                if self._link is link:  # a channel goes on asking the leader that it knew
+                    await self.close()
             else:
                 return
-            self._counters.reconnects += 1
-            await asyncio.sleep(self._patience.pause_s(attempt))
+
+    async def _is_cluster(self, link: BrokerLink | None) -> bool:
+        try:
+            return link is not None and await link.look(self._sign) >= 0
+        except QueueError:
+            return False
 
     async def _opened(self) -> BrokerLink:
         async with self._connecting:
             if self._link is None or self._link.is_lost:
                 if self._link is not None:
                     await self._link.close()
-                self._link = await BrokerLink.open(self._url, self._config)
+                self._link = await self._nodes.open()
             return self._link
 
 

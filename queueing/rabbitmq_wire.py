@@ -376,6 +376,8 @@ def _channel_failure(code: int, text: str, url: AmqpUrl) -> QueueError:
             return Unavailable("another process collects from this queue at present")
         case 403 | 405:
             return NotPermitted(f"the broker at {url} does not permit it: {text}")
+        case 404 if "down or inaccessible" in text:
+            return Unavailable(f"the queue lies on a node of {url}'s cluster that is down")
         case 404:
             return NoMailbox("the broker has no queue for this peer")
         case 406 if "size" in text:

@@ -33,7 +33,7 @@ FILES = st.builds(
     NetworkFile,
     NETWORKS,
     st.lists(NODES, max_size=5).map(tuple),
-    st.sampled_from([None, "amqp://broker:5672/shoal", "amqps://10.0.0.1"]),
+    st.sampled_from([None, "amqp://broker:5672/shoal", "amqps://10.0.0.1", "amqp://a:1,[::1]/s"]),
 )
 
 
@@ -106,6 +106,8 @@ def test_without_key_the_network_is_open() -> None:
         ({"queue": {"amqp": "http://host/x"}}, "queue.amqp"),
         ({"queue": {"amqp": "amqp://host:99999/x"}}, "queue.amqp"),
         ({"queue": {"amqp": "amqp://"}}, "queue.amqp"),
+        ({"queue": {"amqp": "amqp://one,,two/x"}}, "queue.amqp"),
+        ({"queue": {"amqp": "amqp://one,me:secret@two/x"}}, "queue.amqp"),
         ({"queue": {"amqp": "amqp://h", "user": "u"}}, "queue.user"),
         ({"quque": 1}, "quque"),
     ],

@@ -6,6 +6,7 @@ import re
 import shlex
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def test_rights_of_an_account_match_its_own_queues_and_no_others(
 @given(st.text(min_size=1), st.text())
 def test_url_with_password_reads_back_as_it_was(user: str, password: str) -> None:
     url = AmqpUrl("::1", 5671, tls=True, virtual_host="a/b", user=user, password=password)
+    cluster = replace(url, others=(("two", 5671), ("::2", 7)))
     assert parse_amqp_url(amqp_url_with_password(url)) == url
+    assert parse_amqp_url(amqp_url_with_password(cluster)) == cluster
 
 
 def test_management_address_follows_the_broker_unless_told_otherwise() -> None:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,11 @@ class PrivateBroker:
     def __init__(self, folder: Path, ports: Ports) -> None:
         self.folder = folder
         self.ports = ports
+
+    @property
+    def name(self) -> str:
+        """What other nodes call it."""
+        return f"shoal{self.ports.amqp}@localhost"
 
     @property
     def url(self) -> str:
@@ -136,7 +141,7 @@ class PrivateBroker:
             while not self._pid_file.exists() and time.monotonic() < deadline:
                 _pause()
             self._signal(signal.SIGKILL)
-        self._end_epmd()
+        self.end_epmd()
 
     def discard(self) -> None:
         """End the broker at once: its files are about to be removed."""
@@ -144,7 +149,7 @@ class PrivateBroker:
             self.stop()
             return
         self.kill()
-        self._end_epmd()
+        self.end_epmd()
 
     def restart(self) -> None:
         self._run(CONTROL, "shutdown", timeout_s=STOP_TIMEOUT_S)
@@ -184,7 +189,7 @@ class PrivateBroker:
         while _alive(pid) and time.monotonic() < deadline:
             _pause()
 
-    def _end_epmd(self) -> None:
+    def end_epmd(self) -> None:
         # It listens on a port of this broker alone, so nobody else is harmed.
         for _ in range(EPMD_TRIES_MAX):
             done = subprocess.run(
@@ -222,7 +227,7 @@ class PrivateBroker:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             # Ours alone, so it may be ended even while a dying node is still registered with it.
             "ERL_EPMD_RELAXED_COMMAND_CHECK": "1",
-            "RABBITMQ_NODENAME": f"shoal{self.ports.amqp}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.ports.amqp),
             "RABBITMQ_DIST_PORT": str(self.ports.distribution),
@@ -300,6 +305,11 @@ def managed_broker() -> Iterator[PrivateBroker]:
         yield started
 
 
+def settings_text(settings: Mapping[str, object]) -> str:
+    """Write a rabbitmq.conf."""
+    return "".join(f"{name} = {value}\n" for name, value in settings.items())
+
+
 def _managed_settings(broker: PrivateBroker) -> str:
     """Write what the environment cannot say: RabbitMQ's own listeners, all on loopback."""
     folder, ports = broker.folder, broker.ports
@@ -314,7 +324,7 @@ def _managed_settings(broker: PrivateBroker) -> str:
         # Statistics are old by so much; the default of 5 s would be the length of a test.
         "collect_statistics_interval": 500,
     }
-    return "".join(f"{name} = {value}\n" for name, value in settings.items())
+    return settings_text(settings)
 
 
 def _alive(pid: int) -> bool:

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-SUITES = ("transfers", "deliveries", "rejoins", "crashes")
+SUITES = ("transfers", "deliveries", "rejoins", "crashes", "cluster")
 
 
 def available() -> list[str]:

@@ -48,7 +48,10 @@ def rejoin(folder: Path, *, pending: int, seed: int) -> Tally:
         ]
         carol.json("put", *files, timeout_s=PUT_TIMEOUT_S)
         bob.terminate()
+        began = time.monotonic()
         sent = _send(ada, bob.id, pending, seed)
+        tally.notes.append(f"{pending} deliveries made in {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
         bob.join()
         meanwhile: list[_Time] = []
         for name in files[:GETS_MAX]:
@@ -57,6 +60,7 @@ def rejoin(folder: Path, *, pending: int, seed: int) -> Tally:
                 break  # it was not beside the mail from its begin to its end
             meanwhile.append(taken)
         _await_all(ada, bob, sent, tally)
+        tally.notes.append(f"all delivered {time.monotonic() - began:.0f} s after the rejoin began")
         alone = [_get(bob, name) for name in files[GETS_MAX : GETS_MAX + max(3, len(meanwhile))]]
     _judge(meanwhile, alone, tally)
     return tally
