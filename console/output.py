@@ -51,13 +51,14 @@ _EMPTY = {
     "search": "nothing matches all these words",
     "shares": "nothing is shared here yet",
     "peers": "no other peer is known yet",
-    "inbox": "no file has come in yet",
+    "inbox": "nothing has come in yet",
     "outbox": "nothing was sent yet",
     "contact": "no contact is known yet",
 }
 # On a terminal, which is 80 columns wide for many.
 _TERMINAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "peers": ("nickname", "id", "address", "state", "last_seen", "rtt_ms"),
+    "outbox": ("delivery_id", "name", "size", "to", "state", "held_by", "expires"),
     "explain": (
         "hop",
         "peer",
@@ -219,7 +220,7 @@ def _draw_list(command: str, items: list[Fields]) -> None:
         cells = []
         for name in columns:
             value = item.get(name)
-            shown = _for_people(command, name, value)
+            shown = _for_people(command, name, value, item)
             style = _STATE_STYLES.get(str(value), "") if name == "state" else ""
             cells.append(Text(shown or _cell(name, value), style=style))
         table.add_row(*cells)
@@ -244,8 +245,12 @@ def _draw_check(fields: Fields) -> None:
     Console(markup=False, highlight=False, emoji=False).print(grid)
 
 
-def _for_people(command: str, name: str, value: object) -> str | None:
+def _for_people(command: str, name: str, value: object, item: Fields) -> str | None:
     """Shorten what a person need not see whole; None for what is shown as scripts see it."""
+    if item.get("files") is not None and name == "name":
+        return f"{escape(str(value))}/"
+    if item.get("files") is not None and name == "size":
+        return _folder_size(item)
     if name in _SIZES and isinstance(value, int):
         return human_size(value)
     if command == "peers" and name == "id":
@@ -269,11 +274,17 @@ def _put(fields: Fields) -> list[str]:
 
 def _send(fields: Fields) -> list[str]:
     line = f"{escape(fields['state'])}  {escape(fields['name'])}"
+    if fields.get("files") is not None:
+        line += f"  {_folder_size(fields)}"
     if fields.get("held_by"):
         line += f"  kept by {_cell('held_by', fields['held_by'])}"
     if fields.get("expires") and fields["state"] != "delivered":
         line += f" until {escape(fields['expires'])}"
     return [line, f"  delivery {escape(fields['delivery_id'])}"]
+
+
+def _folder_size(fields: Fields) -> str:
+    return f"folder, {plural(int(fields['files']), 'file')}, {human_size(int(fields['size']))}"
 
 
 def _get(fields: Fields) -> list[str]:

@@ -112,6 +112,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX watched_by_folder ON watched (folder, path);
     CREATE INDEX share_by_path ON share (path);
     """,
+    "ALTER TABLE received ADD COLUMN files INTEGER;",
 )
 
 

@@ -1,12 +1,12 @@
-"""The peer's inbox: letters become files here, whichever way they come.
+"""The peer's inbox: letters become files and folders here, whichever way they come.
 
 Owns the order acceptance, quota, file, journal for a push and for a sealed letter alike, as the
 Inbox that transfer asks for and the InboxSink that queueing asks for. A letter is named by
 (sender, seal id): the partial file, the journal's row and the receipt all hang on that name, so
 that a push that broke off and the same letter out of a mailbox end in one file.
 
-The order is: file durable, named and marked -> journal -> mark taken away. A crash between any two
-is made good when the letter comes again, as it does until it is acknowledged.
+The order is: file or folder durable, named and marked -> journal -> mark taken away. A crash
+between any two is made good when the letter comes again, as it does until it is acknowledged.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from queueing.errors import Refused as LetterRefused
 from queueing.receiver import push_delivery_id
 from transfer.errors import (
     BadContent,
+    BadManifest,
     DiskFull,
     QuotaFull,
     Refused,
@@ -31,6 +32,8 @@ from transfer.errors import (
     UnsafeName,
 )
 from transfer.inbox import InboxFile, InboxFolder
+from transfer.inbox_tree import WHOLE, InboxTree
+from transfer.manifest import Manifest
 from transfer.push import Accept, Caller, PushOffer
 
 
@@ -43,12 +46,15 @@ class Arrival:
     delivery_id: bytes
     name: str
     size_bytes: int
+    """Of a folder what is known before its listing is there; of a file all."""
     content_id: bytes
+    is_folder: bool
 
     @property
     def key(self) -> bytes:
-        """The name of its partial file: one letter with one content, one file."""
-        return length_prefixed(self.sender, self.seal_id, self.content_id)
+        """The name of its partial file or folder: one letter with one content, one of them."""
+        kind = (b"folder",) if self.is_folder else ()
+        return length_prefixed(self.sender, self.seal_id, self.content_id, *kind)
 
 
 class PushReceipts(Protocol):
@@ -94,12 +100,14 @@ class Inbox:
             name=offer.name,
             size_bytes=offer.size_bytes,
             content_id=offer.content_id,
+            is_folder=offer.is_folder,
         )
         if self.journal.find(arrival.sender, arrival.seal_id) is not None:
             await self._folder.discard(arrival.key)
-            return Accept(offer.size_bytes, _PushSink(self, arrival, None))
+            whole = WHOLE if offer.is_folder else offer.size_bytes
+            return Accept(whole, _PushSink(self, arrival, None))
         self._check(arrival)
-        file = await self._folder.open(arrival.key, offer.name, offer.size_bytes, offer.manifest)
+        file = await self._open(arrival, offer.manifest)
         return Accept(file.committed_bytes, _PushSink(self, arrival, file))
 
     # A sealed letter (queueing's InboxSink)
@@ -113,18 +121,17 @@ class Inbox:
             name=letter.name,
             size_bytes=letter.size,
             content_id=letter.content_id,
+            is_folder=letter.is_folder,
         )
         done = self.journal.find(arrival.sender, arrival.seal_id)
-        if done is not None:
-            await self._folder.discard(arrival.key)
-            return LetterFile(self, arrival, None, done.path)
         try:
+            if done is not None:
+                await self._folder.discard(arrival.key)
+                return LetterFile(self, arrival, None, done.path)
             self._check(arrival)
-            file = await self._folder.open(arrival.key, arrival.name, arrival.size_bytes)
-        except (Refused, UnsafeName) as error:
-            raise LetterRefused(str(error)) from error
+            file = await self._open(arrival)
         except TransferError as error:
-            raise _later(error) from error
+            raise _of_letter(error) from error
         return LetterFile(self, arrival, file, "")
 
     def _check(self, arrival: Arrival) -> None:
@@ -132,18 +139,38 @@ class Inbox:
         if refusal is not None:
             raise Refused(refusal)
         if arrival.size_bytes > self._file_bytes_max:
-            raise Refused("the file is larger than the receiver takes")
+            what = "folder" if arrival.is_folder else "file"
+            raise Refused(f"the {what} is larger than the receiver takes")
 
-    async def complete(self, arrival: Arrival, file: InboxFile) -> str:
-        """Make a whole file visible and journal it durably, in this order; return its path."""
+    async def _open(
+        self, arrival: Arrival, manifest: Manifest | None = None
+    ) -> InboxFile | InboxTree:
+        if not arrival.is_folder:
+            return await self._folder.open(arrival.key, arrival.name, arrival.size_bytes, manifest)
+        return await self._folder.open_folder(
+            arrival.key,
+            arrival.name,
+            arrival.content_id,
+            arrival.size_bytes,
+            size_bytes_max=self._file_bytes_max,
+        )
+
+    async def discard(self, arrival: Arrival) -> None:
+        """Delete what arrived of a letter that is refused."""
+        await self._folder.discard(arrival.key)
+
+    async def complete(self, arrival: Arrival, file: InboxFile | InboxTree) -> str:
+        """Make what is whole visible and journal it durably, in this order; return its path."""
         path = await file.place(arrival.content_id)
+        facts = file.facts if isinstance(file, InboxTree) else None
         self.journal.add(
             sender=arrival.sender,
             seal_id=arrival.seal_id,
             delivery_id=arrival.delivery_id,
             name=arrival.name,
-            size_bytes=arrival.size_bytes,
+            size_bytes=arrival.size_bytes if facts is None else facts.size_bytes,
             path=path,
+            files=None if facts is None else facts.files,
         )
         row = self.journal.find(arrival.sender, arrival.seal_id)
         assert row is not None, "journaled just now"
@@ -153,12 +180,16 @@ class Inbox:
 
 
 class _PushSink:
-    """A pushed file on its way; without a file, one that came in before."""
+    """A pushed file or folder on its way; without a file, one that came in before."""
 
-    def __init__(self, inbox: Inbox, arrival: Arrival, file: InboxFile | None) -> None:
+    def __init__(self, inbox: Inbox, arrival: Arrival, file: InboxFile | InboxTree | None) -> None:
         self._inbox = inbox
         self._arrival = arrival
         self._file = file
+
+    @property
+    def is_whole(self) -> bool:
+        return self._file is None or self._file.is_whole
 
     async def write(self, offset: int, data: bytes) -> None:
         assert self._file is not None, "of a file that came in before nothing is missing"
@@ -181,24 +212,31 @@ class _PushSink:
 class LetterFile:
     """An unsealed letter on its way; without a file, one that came in before."""
 
-    def __init__(self, inbox: Inbox, arrival: Arrival, file: InboxFile | None, path: str) -> None:
+    def __init__(
+        self, inbox: Inbox, arrival: Arrival, file: InboxFile | InboxTree | None, path: str
+    ) -> None:
         self._inbox = inbox
         self._arrival = arrival
         self._file = file
         self._path = path
+        self._is_refused = False
 
     @property
     def committed_bytes(self) -> int:
         """How much of the content is there already."""
-        return self._arrival.size_bytes if self._file is None else self._file.committed_bytes
+        size_bytes = self._arrival.size_bytes
+        return size_bytes if self._file is None else min(self._file.committed_bytes, size_bytes)
 
     async def write(self, offset: int, data: bytes) -> None:
-        """Append content; MailboxFull where the disk or the quota is full."""
+        """Take the next content, of a folder also what is there already.
+
+        MailboxFull where the disk or the quota is full, LetterRefused for what is never taken.
+        """
         assert self._file is not None, "of a letter that came in before nothing is missing"
         try:
             await self._file.write(offset, data)
         except TransferError as error:
-            raise _later(error) from error
+            raise self._told(error) from error
 
     async def finish(self) -> str:
         """Check, fsync, rename, journal; return where the file lies."""
@@ -206,19 +244,26 @@ class LetterFile:
             return self._path
         try:
             return await self._inbox.complete(self._arrival, self._file)
-        except BadContent as error:
-            raise LetterRefused(str(error)) from error
         except TransferError as error:
-            raise _later(error) from error
+            raise self._told(error) from error
 
     async def abort(self) -> None:
-        """Let go of the partial file; it stays for the next try."""
+        """Let go of what is partial; it stays for the next try, unless there is none."""
         if self._file is not None:
             await self._file.close()
+            if self._is_refused:
+                await self._inbox.discard(self._arrival)
+
+    def _told(self, error: TransferError) -> QueueError:
+        told = _of_letter(error)
+        self._is_refused = isinstance(told, LetterRefused)
+        return told
 
 
-def _later(error: TransferError) -> QueueError:
-    """Say that a letter has to wait: its store keeps it, and it is tried again."""
+def _of_letter(error: TransferError) -> QueueError:
+    """Say whether a letter is refused for good, or kept by its store and tried again."""
+    if isinstance(error, Refused | UnsafeName | BadContent | BadManifest):
+        return LetterRefused(str(error))
     if isinstance(error, QuotaFull | DiskFull):
         return MailboxFull(str(error), hint=error.hint)
     return QueueError(str(error), hint=error.hint)

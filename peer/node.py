@@ -430,7 +430,8 @@ class Peer:
         self._is_unreachable = reach is Reach.UNREACHABLE
 
     def _on_received(self, row: Received) -> None:
-        self._observer.note(f"received {row.name!r} from {short_peer_id(row.sender)}: {row.path}")
+        what = f"received {row.described} from {short_peer_id(row.sender)}"
+        self._observer.note(f"{what}: {row.path}")
 
     def _on_delivery(self, row: OutboxRow) -> None:
         _log.info("delivery %s is %s", row.delivery_id.hex()[:8], row.state)

@@ -18,7 +18,7 @@ RECEIVED_MAX = 100_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Received:
-    """One delivery whose file is complete in the inbox."""
+    """One delivery whose file or folder is complete in the inbox."""
 
     sender: bytes
     seal_id: bytes
@@ -27,6 +27,15 @@ class Received:
     size_bytes: int
     path: str
     at_ms: int
+    files: int | None = None
+    """How many files a folder has; None: it is a file."""
+
+    @property
+    def described(self) -> str:
+        """What came, for a log: its name, and of a folder how many files it has."""
+        if self.files is None:
+            return repr(self.name)
+        return f"the folder {self.name!r} ({self.files} file{'s' * (self.files != 1)})"
 
 
 class ReceivedJournal:
@@ -44,11 +53,12 @@ class ReceivedJournal:
         name: str,
         size_bytes: int,
         path: Path,
+        files: int | None = None,
     ) -> None:
         """Journal a delivery durably; the same one again changes nothing."""
         with self._database.durable():
             self._database.run(
-                "INSERT OR IGNORE INTO received VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 sender,
                 seal_id,
                 delivery_id,
@@ -56,6 +66,7 @@ class ReceivedJournal:
                 size_bytes,
                 str(path),
                 time.time_ns() // 1_000_000,
+                files,
             )
             self._database.run(
                 "DELETE FROM received WHERE rowid IN"
@@ -74,7 +85,7 @@ class ReceivedJournal:
 
     def _select(self, where: str, *values: object) -> list[Received]:
         rows = self._database.rows(
-            "SELECT sender, seal_id, delivery_id, name, size_bytes, path, at_ms"  # noqa: S608
+            "SELECT sender, seal_id, delivery_id, name, size_bytes, path, at_ms, files"  # noqa: S608
             f" FROM received {where}",
             *values,
         )

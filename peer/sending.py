@@ -1,4 +1,4 @@
-"""Sending a file to one peer, and the views of inbox and outbox.
+"""Sending a file or folder to one peer, and the views of inbox and outbox.
 
 Owns the order of the ways: straight to the recipient while it is there, else the queue, else
 mailboxes, else the sender's own spool. Must not know how any of them works.
@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import secrets
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -31,9 +31,10 @@ from peer.errors import (
 )
 from peer.inbox import Inbox
 from peer.mail import Mail
+from peer.outgoing import Outgoing
 from peer.reporting import Reporter
 from peer.sharing import check_source
-from peer.views import InboxView, OutboxView, Progress, SentView, StatusView, utc_text
+from peer.views import InboxView, OutboxView, SentView, StatusView, utc_text
 from queueing.courier import Sent
 from queueing.envelope import LIFETIME_MAX_MS
 from queueing.journal import OutboxRow
@@ -41,9 +42,8 @@ from queueing.receiver import push_delivery_id
 from queueing.states import State, is_end
 from queueing.store import StoreKind
 from transfer.errors import PushFailed, ReceiverFull, Refused
-from transfer.hashing import ChunkHasher, HashedFile, hash_file, readable_size
 from transfer.names import check_name
-from transfer.push import PushConfig, PushOffer, push_file
+from transfer.push import PushConfig, PushOffer
 
 DELIVERY_PREFIX_MIN = 8
 CONNECT_TIMEOUT_S = 4.0
@@ -58,16 +58,12 @@ _KIND_OF = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Letter:
-    """One file on its way to one peer."""
+    """One file or folder on its way to one peer."""
 
-    path: Path
-    name: str
-    size_bytes: int
+    content: Outgoing
     recipient: bytes
     seal_id: bytes
     expires_ms: int
-    hashed: HashedFile | None = None
-    """None: not read yet; who is away gets it hashed and sealed in one go."""
 
 
 class Sending:
@@ -89,14 +85,14 @@ class Sending:
         wait: bool,
         via: Sequence[str],
     ) -> None:
-        """Send one file; reports a SentView."""
+        """Send one file or folder; reports a SentView."""
         if recipient == self._core.identity.peer_id:
             raise BadInput("that is this peer itself", hint="name another peer with --to")
         letter = await self._letter(path, name, recipient, expires_s)
         channel = await self._channel(recipient) if not via or DIRECT in via else None
         row: OutboxRow | None = None
         if channel is not None:
-            letter = await self._hashed(letter, reporter)
+            letter = await _hashed(letter, reporter)
             row = await self._push(channel, letter, reporter)
         if row is None:
             _raise_if_direct_only(via)
@@ -115,28 +111,16 @@ class Sending:
     ) -> Letter:
         shown = check_name(unicodedata.normalize("NFC", path.name if name is None else name))
         check_source(path)
-        if path.is_dir():
-            raise BadInput(
-                f"{path} is a folder, and folders cannot be sent to one peer yet",
-                hint="send an archive of it, or put it without --to",
-            )
         life_ms = (expires_s or self._core.config.delivery.expires_s) * 1000
         if not 0 < life_ms < LIFETIME_MAX_MS:
             days = LIFETIME_MAX_MS // 86_400_000
             raise BadInput(f"--expires must be less than {days} days", hint="such as 7d or 12h")
         return Letter(
-            path,
-            shown,
-            await asyncio.to_thread(readable_size, path),
+            await Outgoing.at(path, shown),
             recipient,
             secrets.token_bytes(16),
             self._core.dht.now_ms() + life_ms,
         )
-
-    async def _hashed(self, letter: Letter, reporter: Reporter) -> Letter:
-        async with reporter.progressing() as tell:
-            hashed = await hash_file(letter.path, _progress_of(letter, "hashing", tell))
-        return dataclasses.replace(letter, hashed=hashed)
 
     async def _ended(self, row: OutboxRow) -> OutboxRow:
         """Wait for the receipt; the expiry is noticed when it comes, not at the next pass."""
@@ -155,22 +139,12 @@ class Sending:
         self, channel: grpc.aio.Channel, letter: Letter, reporter: Reporter
     ) -> OutboxRow | None:
         """Push to a recipient who is there; None when the connection broke."""
-        assert letter.hashed is not None, "only what is hashed can be offered"
-        manifest = letter.hashed.manifest
-        offer = PushOffer(letter.seal_id, letter.name, manifest, letter.expires_ms)
+        content = letter.content
+        offer = PushOffer(letter.seal_id, content.name, content.manifest, letter.expires_ms)
+        config = PushConfig(pace=self._core.paces.mail_up)
         async with reporter.progressing() as tell:
-
-            def progress(done_bytes: int, size_bytes: int) -> None:
-                tell(Progress(letter.name, "sending", done_bytes, size_bytes, 1))
-
             try:
-                receipt = await push_file(
-                    channel,
-                    offer,
-                    letter.path,
-                    on_progress=progress,
-                    config=PushConfig(pace=self._core.paces.mail_up),
-                )
+                receipt = await content.push(channel, offer, tell, config)
             except Refused as error:
                 raise NotPermitted(str(error), hint=error.hint) from error
             except ReceiverFull as error:
@@ -178,19 +152,20 @@ class Sending:
             except PushFailed:
                 return None
         return await self._mail.courier.sent_directly(
-            name=letter.name,
-            content_id=manifest.content_id,
-            size=manifest.size_bytes,
+            name=content.name,
+            content_id=offer.content_id,
+            size=offer.size_bytes,
             recipient=letter.recipient,
             seal_id=letter.seal_id,
             delivery_id=push_delivery_id(
                 self._core.identity.peer_id,
                 letter.recipient,
                 letter.seal_id,
-                manifest.content_id,
+                offer.content_id,
             ),
             expires_ms=letter.expires_ms,
             receipt=receipt,
+            files=None if content.folder is None else content.folder.files,
         )
 
     async def _channel(self, recipient: bytes) -> grpc.aio.Channel | None:
@@ -204,22 +179,21 @@ class Sending:
     async def _leave(self, letter: Letter, reporter: Reporter, via: Sequence[str]) -> OutboxRow:
         self._check_means(via)
         sealing_key = await self._sealing_key(letter.recipient)
+        if letter.content.is_folder:  # a file is hashed while it is sealed
+            letter = await _hashed(letter, reporter)
+        content = letter.content
         async with reporter.progressing() as tell:
-            progress = _progress_of(letter, "sealing", tell)
-            progress(0, letter.size_bytes)
-            hashed = letter.hashed
             sent = await self._mail.courier.send(
-                letter.path,
-                name=letter.name,
-                content_id=hashed.manifest.content_id
-                if hashed
-                else ChunkHasher(letter.size_bytes, progress),
-                size=letter.size_bytes,
+                content.source(tell),
+                name=content.name,
+                content_id=content.sealed_id(tell),
+                size=content.sealed_bytes,
                 recipient=letter.recipient,
                 recipient_sealing_key=sealing_key,
                 expires_ms=letter.expires_ms,
                 seal_id=letter.seal_id,
                 only=[_KIND_OF[each] for each in DeliveryMeans if each in via] if via else None,
+                folder=content.folder,
             )
         self._mail.lies_here(letter.recipient, letter.expires_ms)
         if sent.row.state is State.SPOOLED:
@@ -236,12 +210,13 @@ class Sending:
             raise QueueUnavailable("no queue is configured, and no other means is allowed")
 
     async def _explain_spooled(self, sent: Sent, reporter: Reporter, via: Sequence[str]) -> None:
+        what = "file" if sent.row.files is None else "folder"
         queue_failed = [e for kind, e in sent.failures if kind is StoreKind.RABBITMQ]
         if queue_failed and not self._mail.allows(DeliveryMeans.MAILBOX, via):
-            raise QueueUnavailable(f"{queue_failed[-1]} (the file is kept here and tried again)")
+            raise QueueUnavailable(f"{queue_failed[-1]} (the {what} is kept here and tried again)")
         why = f" ({sent.failures[-1][1]})" if sent.failures else ""
         await reporter.note(
-            f"nobody can keep the file at present{why}; it stays here until somebody can",
+            f"nobody can keep the {what} at present{why}; it stays here until somebody can",
             hint="keep this peer running, or run `shoal join` again later",
         )
 
@@ -283,6 +258,7 @@ class Sending:
                 size=row.size_bytes,
                 path=row.path,
                 state="received",
+                files=row.files,
             )
             for row in self._inbox.journal.all()
         ]
@@ -299,6 +275,8 @@ class Sending:
                 state=row.state,
                 held_by=row.held_by,
                 expires=utc_text(row.expires_ms),
+                size=row.size,
+                files=row.files,
             )
             for row in await self._mail.courier.rows()
         ]
@@ -324,13 +302,9 @@ class Sending:
         return sent_view(await self._mail.courier.cancel(matching[0].delivery_id))
 
 
-def _progress_of(
-    letter: Letter, stage: str, tell: Callable[[Progress], None]
-) -> Callable[[int, int], None]:
-    def progress(done_bytes: int, size_bytes: int) -> None:
-        tell(Progress(letter.name, stage, done_bytes, size_bytes))
-
-    return progress
+async def _hashed(letter: Letter, reporter: Reporter) -> Letter:
+    async with reporter.progressing() as tell:
+        return dataclasses.replace(letter, content=await letter.content.hash(tell))
 
 
 def _raise_if_direct_only(via: Sequence[str]) -> None:
@@ -347,6 +321,8 @@ def sent_view(row: OutboxRow) -> SentView:
         held_by=row.held_by,
         expires=utc_text(row.expires_ms),
         to=show_peer_id(row.recipient),
+        size=row.size,
+        files=row.files,
     )
 
 

@@ -91,7 +91,10 @@ class PutView:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SentView:
-    """A file sent to one peer; ``held_by`` names who keeps it until ``expires``."""
+    """A file or folder sent to one peer; ``held_by`` names who keeps it until ``expires``.
+
+    ``files`` counts those of a folder, and is None for a file.
+    """
 
     delivery_id: str
     name: str
@@ -99,6 +102,8 @@ class SentView:
     held_by: tuple[str, ...] = ()
     expires: str | None = None
     to: str = ""
+    size: int = 0
+    files: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ class PeerView:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InboxView:
-    """A file that somebody sent to this peer (``from_`` is ``from`` in JSON)."""
+    """A file or folder that somebody sent to this peer (``from_`` is ``from`` in JSON)."""
 
     delivery_id: str
     name: str
@@ -123,11 +128,12 @@ class InboxView:
     size: int
     path: str
     state: str
+    files: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OutboxView:
-    """A file that this peer sent to another."""
+    """A file or folder that this peer sent to another."""
 
     delivery_id: str
     name: str
@@ -135,6 +141,8 @@ class OutboxView:
     state: str
     held_by: tuple[str, ...] = ()
     expires: str | None = None
+    size: int = 0
+    files: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,12 +15,11 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 from identity.keys import Identity
 from queueing.caretaker import AuditResult, Copies
-from queueing.envelope import ContentHasher, known_id
+from queueing.envelope import ContentHasher, Source, known_id
 from queueing.errors import (
     BadReceipt,
     Expired,
@@ -59,6 +58,14 @@ class CourierConfig:
     """How often the copies of a stored delivery are counted, and missing ones placed."""
     keep_ended_ms: int = 7 * 24 * 3600 * 1000
     """Ended deliveries stay in the outbox for so long after their expiry."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFacts:
+    """What a person is told of a folder that is sent: its stream is longer than its files."""
+
+    files: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,7 @@ class Courier:
 
     async def send(
         self,
-        path: Path,
+        source: Source,
         *,
         name: str,
         content_id: bytes | ContentHasher,
@@ -138,8 +145,9 @@ class Courier:
         expires_ms: int,
         seal_id: bytes | None = None,
         only: Collection[StoreKind] | None = None,
+        folder: FolderFacts | None = None,
     ) -> Sent:
-        """Seal a file and deposit it with the best store that takes it.
+        """Seal a file, or a folder's stream, and deposit it with the best store that takes it.
 
         The row is `stored`, or `spooled` when no store took it: then it is tried again. Give the
         `seal_id` of a push that broke off, so that the recipient takes the file once. Where `only`
@@ -147,20 +155,23 @@ class Courier:
         Errors: TooLarge, MailboxFull (own disk), SourceChanged, OSError for the source.
         """
         manifest = await self._spool.seal(
-            self._identity, recipient, recipient_sealing_key, path, name, content_id, size,
+            self._identity, recipient, recipient_sealing_key, source, name, content_id, size,
             expires_ms=expires_ms, seal_id=seal_id or secrets.token_bytes(16),
+            is_folder=folder is not None,
         )  # fmt: skip
         row = OutboxRow(
-            manifest.delivery_id, manifest.seal_id, name, recipient, known_id(content_id), size,
+            manifest.delivery_id, manifest.seal_id, name, recipient, known_id(content_id),
+            size if folder is None else folder.size_bytes,
             State.SPOOLED, StoreKind.SPOOL, (), manifest.created_ms, expires_ms,
             only=None if only is None else tuple(sorted(only)),
+            files=None if folder is None else folder.files,
         )  # fmt: skip
         await self._journal.add(row)
         return await self._deposit(row)
 
     async def sent_directly(
         self, *, name: str, content_id: bytes, size: int, recipient: bytes, seal_id: bytes,
-        delivery_id: bytes, expires_ms: int, receipt: bytes,
+        delivery_id: bytes, expires_ms: int, receipt: bytes, files: int | None = None,
     ) -> OutboxRow:  # fmt: skip
         """Enter a delivery that was pushed straight to the recipient; BadReceipt."""
         checked = check_receipt(
@@ -168,7 +179,7 @@ class Courier:
         )
         row = OutboxRow(
             delivery_id, seal_id, name, recipient, content_id, size, State.SPOOLED,
-            StoreKind.SPOOL, (), self._wall_ms(), expires_ms,
+            StoreKind.SPOOL, (), self._wall_ms(), expires_ms, files=files,
         )  # fmt: skip
         row = replace(row, state=advance(row.state, _event(checked)), reason=checked.reason)
         await self._journal.add(row)

@@ -1,12 +1,15 @@
 """The sealed envelope: what a keeper of mail sees, and what only the recipient can open.
 
-Owns the canonical bytes of the outer manifest, the sealing of files and the opening of letters.
-Pure but for the reading of the file in `seal_file`. Must not know stores, wires or clocks.
+Owns the canonical bytes of the outer manifest, the sealing of contents and the opening of letters.
+Pure but for the reading of the content in `seal_file`. Must not know stores, wires or clocks.
 
 Layout and reasons stand in docs/protocol/delivery.md. In short: a fresh content key is wrapped by
 HPKE for the recipient, with both keys and the seal id in `info`; header and chunks are sealed with
 ChaCha20-Poly1305 under that key (chunk nonce = index, header nonce = all ones, so no nonce is used
 twice); the outer manifest lists the digests of the sealed chunks and is signed by the sender.
+
+A letter whose name ends in `/` is a folder: its content is the folder as one stream of bytes, whose
+format is not known here. Who does not know folders finds that name unsafe, and refuses the letter.
 """
 
 import functools
@@ -18,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -41,6 +44,7 @@ PADDED_BYTES_MIN = 4096
 PADDED_BYTES_MAX = CHUNK_BYTES_MAX * CHUNK_COUNT_MAX
 LIFETIME_MAX_MS = 30 * 24 * 3600 * 1000
 NAME_BYTES_MAX = 255
+FOLDER_SUFFIX = "/"
 MANIFEST_BYTES_MAX = 1024 + 32 * CHUNK_COUNT_MAX
 
 _MAGIC = b"shoal envelope 1"
@@ -215,6 +219,8 @@ class Letter:
     """BLAKE3 of the content, for checking the whole without a manifest."""
     size: int
     content_key: bytes = field(repr=False)
+    is_folder: bool = False
+    """The content is a folder's stream, and the content id the folder's."""
 
     @property
     def seal_id(self) -> bytes:
@@ -222,12 +228,32 @@ class Letter:
         return self.manifest.seal_id
 
 
+class Content(Protocol):
+    """What is sealed, read once from its first byte to its last; used from one thread."""
+
+    def read(self, length_bytes: int, /) -> bytes:
+        """Return the next bytes, fewer only at the end."""
+        ...
+
+    def check(self) -> None:
+        """Raise an error where what was read is not what was there at the beginning."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+Source = Path | Callable[[], Content]
+"""A file, or what opens another content."""
+
+
 def seal_file(
     identity: Identity,
     network_id: bytes,
     recipient_id: bytes,
     recipient_sealing_key: bytes,
-    path: Path,
+    source: Source,
     name: str,
     content_id: bytes | ContentHasher,
     size: int,
@@ -236,21 +262,29 @@ def seal_file(
     expires_ms: int,
     seal_id: bytes,
     sink: Sink,
+    is_folder: bool = False,
 ) -> OuterManifest:
-    """Seal a file chunk by chunk into `sink`; blocks, so call it in a thread.
+    """Seal a content chunk by chunk into `sink`; blocks, so call it in a thread.
 
     Reads it once, and holds a few chunks at a time. The header, with the content id, is sealed
-    last. TooLarge, SourceChanged; OSError when the file cannot be read.
+    last. TooLarge, SourceChanged; OSError when a file cannot be read, and what a content of another
+    kind raises.
     """
+    assert not name.endswith(FOLDER_SUFFIX), "that is no name: it would make a folder of a file"
     padded_bytes = padded_size(size)
     if padded_bytes > PADDED_BYTES_MAX:
         raise TooLarge
     content_key = secrets.token_bytes(32)
     cipher = ChaCha20Poly1305(content_key)
     hasher = None if isinstance(content_id, bytes) else content_id
-    digests, content_digest = _seal_chunks(cipher, path, size, seal_id, sink, hasher)
+    content = _FileContent(source, size) if isinstance(source, Path) else _Streamed(source())
+    try:
+        digests, content_digest = _seal_chunks(cipher, content, size, seal_id, sink, hasher)
+    finally:
+        content.close()
     info = _wrap_info(network_id, identity.public_key, recipient_sealing_key, seal_id)
-    header = _header_bytes(known_id(content_id), content_digest, size, name)
+    shown = name + FOLDER_SUFFIX if is_folder else name
+    header = _header_bytes(known_id(content_id), content_digest, size, shown)
     signature = identity.sign(Purpose.LETTER, network_id, info + header)
     sealed_header = cipher.encrypt(
         _HEADER_NONCE, (header + signature).ljust(_HEADER_BYTES, b"\0"), info
@@ -298,7 +332,11 @@ def open_letter(identity: Identity, network_id: bytes, manifest: OuterManifest) 
         name = header[_HEADER.size :].decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadEnvelope("the letter's file name is not UTF-8") from error
-    return Letter(manifest, manifest.sender, name, content_id, content_digest, size, content_key)
+    is_folder = name.endswith(FOLDER_SUFFIX)
+    return Letter(
+        manifest, manifest.sender, name.removesuffix(FOLDER_SUFFIX), content_id, content_digest,
+        size, content_key, is_folder,
+    )  # fmt: skip
 
 
 def open_chunk(letter: Letter, index: int, sealed: bytes) -> bytes:
@@ -318,7 +356,7 @@ def open_chunk(letter: Letter, index: int, sealed: bytes) -> bytes:
 
 def _seal_chunks(
     cipher: ChaCha20Poly1305,
-    path: Path,
+    content: "_FileContent | _Streamed",
     size: int,
     seal_id: bytes,
     sink: Sink,
@@ -331,34 +369,33 @@ def _seal_chunks(
     digests: list[bytes] = []
     content_hash = blake3()
 
-    def seal(descriptor: int, index: int) -> tuple[bytes, bytes, bytes]:
-        offset = index * chunk_bytes
-        wanted = min(chunk_bytes, padded_bytes - offset)
-        content = _read(descriptor, offset, min(wanted, max(0, size - offset)))
-        if hasher is not None and content:
-            hasher.feed(offset, content)
+    def seal(index: int, wanted: int, reading: Callable[[], bytes]) -> tuple[bytes, bytes, bytes]:
+        plain = reading()
+        if hasher is not None and plain:
+            hasher.feed(index * chunk_bytes, plain)
         context = _chunk_context(seal_id, index, count)
-        sealed = cipher.encrypt(_chunk_nonce(index), content.ljust(wanted, b"\0"), context)
-        return content, sealed, blake3(sealed).digest()
+        sealed = cipher.encrypt(_chunk_nonce(index), plain.ljust(wanted, b"\0"), context)
+        return plain, sealed, blake3(sealed).digest()
 
     def write(sealing: Future[tuple[bytes, bytes, bytes]]) -> None:
-        content, sealed, digest = sealing.result()
-        content_hash.update(content)
+        plain, sealed, digest = sealing.result()
+        content_hash.update(plain)
         sink(len(digests), sealed)
         digests.append(digest)
 
     # Reads, hashes and cipher let go of the interpreter: this thread writes, others seal.
-    with path.open("rb") as file, ThreadPoolExecutor(_SEALERS, "seal") as sealers:
-        before = _fingerprint(file)
+    with ThreadPoolExecutor(_SEALERS, "seal") as sealers:
         ahead: deque[Future[tuple[bytes, bytes, bytes]]] = deque()
         for index in range(count):
-            ahead.append(sealers.submit(seal, file.fileno(), index))
+            offset = index * chunk_bytes
+            wanted = min(chunk_bytes, padded_bytes - offset)
+            reading = content.reading(offset, min(wanted, max(0, size - offset)))
+            ahead.append(sealers.submit(seal, index, wanted, reading))
             if len(ahead) > _SEALED_AHEAD_MAX:
                 write(ahead.popleft())
         while ahead:
             write(ahead.popleft())
-        if _fingerprint(file) != before or before[0] != size:
-            raise SourceChanged
+        content.check()
     return tuple(digests), content_hash.digest()
 
 
@@ -386,13 +423,44 @@ def _chunk_context(seal_id: bytes, index: int, count: int) -> bytes:
 
 def _header_bytes(content_id: bytes, content_digest: bytes, size: int, name: str) -> bytes:
     name_utf8 = name.encode("utf-8")
-    if not 0 < len(name_utf8) <= NAME_BYTES_MAX:
+    if not 0 < len(name_utf8.removesuffix(FOLDER_SUFFIX.encode())) <= NAME_BYTES_MAX:
         raise TooLarge(
             f"a file name has 1 to {NAME_BYTES_MAX} bytes", hint="choose another with --as"
         )
     return _HEADER.pack(content_id, content_digest, size, len(name_utf8)) + name_utf8
 
 
-def _fingerprint(file: BinaryIO) -> tuple[int, int]:
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
+class _FileContent:
+    """A file whose size and time of change must stay what they were."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._file = path.open("rb")
+        self._size_bytes = size_bytes
+        self._before = self._fingerprint()
+
+    def reading(self, offset: int, length_bytes: int) -> Callable[[], bytes]:
+        """Return what reads a span, in any thread and order."""
+        return functools.partial(_read, self._file.fileno(), offset, length_bytes)
+
+    def check(self) -> None:
+        if self._fingerprint() != self._before or self._before[0] != self._size_bytes:
+            raise SourceChanged
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _fingerprint(self) -> tuple[int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+
+class _Streamed:
+    """A content that is read in order, when a span is asked for."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self.check, self.close = content.check, content.close
+
+    def reading(self, _offset: int, length_bytes: int) -> Callable[[], bytes]:
+        data = self._content.read(length_bytes)
+        return lambda: data

@@ -63,7 +63,7 @@ PRAGMA user_version = 1;
 """
 _OUTBOX = (
     "delivery_id, seal_id, name, recipient, content_id, size, state, kind, held_by,"
-    " created_ms, expires_ms, reason, attempts, only"
+    " created_ms, expires_ms, reason, attempts, only, files"
 )
 
 
@@ -89,6 +89,8 @@ class OutboxRow:
     attempts: int = 0
     only: tuple[StoreKind, ...] | None = None
     """Backends that the sender allows; None for all."""
+    files: int | None = None
+    """How many files a folder has; None: it is a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._ledger = Ledger(path, _SCHEMA + _PLACEMENTS_SCHEMA, "the journal of deliveries")
+        self._ledger.add_columns("outbox", {"files": "INTEGER"})
         self.placements = PlacementBook(self._ledger)
         """Which hosts keep which delivery."""
 
@@ -136,7 +139,7 @@ class Journal:
         values = (
             row.delivery_id, row.seal_id, row.name, row.recipient, row.content_id, row.size,
             row.state, row.kind, json.dumps(row.held_by), row.created_ms, row.expires_ms,
-            row.reason, row.attempts, json.dumps(row.only),
+            row.reason, row.attempts, json.dumps(row.only), row.files,
         )  # fmt: skip
         marks = ", ".join("?" * len(values))
         await self._execute(f"INSERT INTO outbox ({_OUTBOX}) VALUES ({marks})", values)
@@ -271,9 +274,10 @@ class Journal:
 
 def _outbox_row(values: tuple[Any, ...]) -> OutboxRow:
     (delivery_id, seal_id, name, recipient, content_id, size, state, kind, held_by, created_ms,
-     expires_ms, reason, attempts, only) = values  # fmt: skip
+     expires_ms, reason, attempts, only, files) = values  # fmt: skip
     return OutboxRow(
         bytes(delivery_id), bytes(seal_id), name, bytes(recipient), bytes(content_id), size,
         State(state), StoreKind(kind), tuple(json.loads(held_by)), created_ms, expires_ms, reason,
         attempts, None if (kinds := json.loads(only)) is None else tuple(map(StoreKind, kinds)),
+        files,
     )  # fmt: skip

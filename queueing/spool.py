@@ -16,7 +16,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from identity.keys import Identity
-from queueing.envelope import ContentHasher, OuterManifest, decode_manifest, seal_file
+from queueing.envelope import (
+    ContentHasher,
+    OuterManifest,
+    Source,
+    decode_manifest,
+    seal_file,
+)
 from queueing.errors import (
     MailboxFull,
     QueueError,
@@ -190,15 +196,16 @@ class Spool(KeptFolder):
         identity: Identity,
         recipient_id: bytes,
         recipient_sealing_key: bytes,
-        path: Path,
+        source: Source,
         name: str,
         content_id: bytes | ContentHasher,
         size: int,
         *,
         expires_ms: int,
         seal_id: bytes,
+        is_folder: bool = False,
     ) -> OuterManifest:
-        """Seal a file straight into this spool and hold it durably.
+        """Seal a content straight into this spool and hold it durably.
 
         The limits are not for one's own mail, the floor of free disk is. TooLarge, MailboxFull,
         StorageFailed, SourceChanged; OSError when the source cannot be read.
@@ -210,9 +217,9 @@ class Spool(KeptFolder):
         def seal() -> OuterManifest:
             with _Staged(staged) as out:
                 return seal_file(
-                    identity, self._network_id, recipient_id, recipient_sealing_key, path, name,
+                    identity, self._network_id, recipient_id, recipient_sealing_key, source, name,
                     content_id, size, created_ms=self._wall_ms(), expires_ms=expires_ms,
-                    seal_id=seal_id, sink=out.write,
+                    seal_id=seal_id, sink=out.write, is_folder=is_folder,
                 )  # fmt: skip
 
         manifest: OuterManifest | None = None

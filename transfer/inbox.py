@@ -1,7 +1,8 @@
 """The folder that received files arrive in.
 
-Owns quota, free disk floor, partial files and final names there. Knows no network and no sender:
-pushed files and files unsealed from envelopes come the same way. Blocking work runs in threads.
+Owns partial files and final names there. Knows no network and no sender: pushed files and files
+unsealed from envelopes come the same way. How folders arrive is in inbox_tree.py, quota and floor
+of free disk in inbox_room.py. Blocking work runs in threads.
 
 A file in arrival is `.shoal-<16 hex>.part`, named after its key; it holds exactly the bytes that
 were written, so that its size is what a resumed arrival may build on. A finished file never
@@ -25,29 +26,20 @@ from identity.encoding import length_prefixed
 from identity.files import write_at
 from transfer.errors import (
     BadContent,
-    DiskFull,
     QuotaFull,
     SourceUnreadable,
     TargetUnwritable,
 )
 from transfer.hashing import hash_file_blocking, read_exactly
+from transfer.inbox_room import InboxRoom, InboxUsage
+from transfer.inbox_tree import InboxTree, open_tree, remove_tree
 from transfer.manifest import Manifest
-from transfer.names import NAME_BYTES_MAX, check_name
+from transfer.names import NAME_TRIES_MAX, check_name, numbered
 from transfer.partial import link_into_place, target_error
 from transfer.threads import run_to_end
 
-NAME_TRIES_MAX = 10_000
-FILES_MAX = 1_000_000
 PART_PREFIX = ".shoal-"
 PART_SUFFIX = ".part"
-
-
-@dataclass(frozen=True, slots=True)
-class InboxUsage:
-    """Bytes in the folder, those promised to files in arrival included, and the quota."""
-
-    used_bytes: int
-    quota_bytes: int
 
 
 class InboxFolder:
@@ -56,12 +48,8 @@ class InboxFolder:
     def __init__(
         self, folder: Path, quota_bytes: int, *, free_floor_bytes: int = 256 * 1024 * 1024
     ) -> None:
-        assert quota_bytes >= 0
         self.folder = folder
-        self._quota_bytes = quota_bytes
-        self._free_floor_bytes = free_floor_bytes
-        self._promised: dict[Path, int] = {}
-        self._opening = asyncio.Lock()
+        self.room = InboxRoom(folder, quota_bytes, free_floor_bytes)
 
     async def open(
         self, key: bytes, name: str, size_bytes: int, manifest: Manifest | None = None
@@ -74,39 +62,67 @@ class InboxFolder:
         check_name(name)
         assert manifest is None or manifest.size_bytes == size_bytes
         path = self.folder / part_name(key)
-        # One at a time: two arrivals must not be promised the same room.
-        async with self._opening:
-            promised = dict(self._promised)
-            begun = await run_to_end(
-                lambda: self._begin(path, size_bytes, manifest, promised), undo=_Begun.close
-            )
-            if begun.placed is None:
-                self._promised[path] = size_bytes
+
+        def undo(begun: _Begun) -> None:
+            begun.close()
+            self.room.end(path, None)
+
+        begun = await run_to_end(lambda: self._begin(path, size_bytes, manifest), undo=undo)
         return InboxFile(self, path, begun, name, size_bytes, manifest)
+
+    async def open_folder(
+        self, key: bytes, name: str, content_id: bytes, size_bytes: int, *, size_bytes_max: int
+    ) -> InboxTree:
+        """Begin or resume the arrival of a folder; the key names it in every attempt.
+
+        What is there already is verified and kept. `size_bytes` is what is known of its size so
+        far. Raises what `open` raises.
+        """
+        check_name(name)
+        part = self.folder / part_name(key)
+
+        def begin() -> InboxTree:
+            return open_tree(
+                self.folder / name,
+                part,
+                content_id,
+                self.room,
+                size_bytes,
+                size_bytes_max=size_bytes_max,
+            )
+
+        return await run_to_end(begin, undo=InboxTree.close_blocking)
 
     async def usage(self) -> InboxUsage:
         """Count the bytes in the folder."""
-        used = await asyncio.to_thread(self._used_bytes, None, dict(self._promised))
-        return InboxUsage(used, self._quota_bytes)
+        return await asyncio.to_thread(self.room.usage)
 
     async def discard(self, key: bytes) -> None:
-        """Delete what arrived under a key and was never finished."""
-        await asyncio.to_thread((self.folder / part_name(key)).unlink, missing_ok=True)
+        """Delete what arrived under a key and was never finished; TargetUnwritable."""
+        part = self.folder / part_name(key)
 
-    def arrival_ended(self, path: Path) -> None:
-        """Free what was promised to an arrival."""
-        self._promised.pop(path, None)
+        def delete() -> None:
+            if not os.path.lexists(part):
+                return
+            try:
+                if part.is_dir():
+                    remove_tree(part)
+                else:
+                    part.unlink(missing_ok=True)
+            except OSError as error:
+                raise target_error(error, part) from error
+            self.room.forget()
 
-    def _begin(
-        self, path: Path, size_bytes: int, manifest: Manifest | None, promised: dict[Path, int]
-    ) -> "_Begun":
+        await asyncio.to_thread(delete)
+
+    def _begin(self, path: Path, size_bytes: int, manifest: Manifest | None) -> "_Begun":
         placed = self._placed(path)
         if placed is not None:
             return _Begun(-1, size_bytes, placed)
         descriptor = self._open_part(path)
         try:
             committed = _keep_verified(descriptor, manifest)
-            self._require_room(path, size_bytes, committed, promised)
+            self.room.promise(path, size_bytes)
         except OSError as error:
             os.close(descriptor)
             raise target_error(error, path) from error
@@ -146,33 +162,6 @@ class InboxFolder:
             raise target_error(error, path) from error
         return descriptor
 
-    def _require_room(
-        self, path: Path, size_bytes: int, committed_bytes: int, promised: dict[Path, int]
-    ) -> None:
-        if self._used_bytes(path, promised) + size_bytes > self._quota_bytes:
-            raise QuotaFull
-        status = os.statvfs(self.folder)
-        free = status.f_bavail * status.f_frsize
-        if free - (size_bytes - committed_bytes) < self._free_floor_bytes:
-            raise DiskFull("the disk of the inbox has too little room", hint="make room on it")
-
-    def _used_bytes(self, without: Path | None, promised: dict[Path, int]) -> int:
-        """Sum the files, each arrival at the size that it was promised."""
-        used = sum(size for path, size in promised.items() if path != without)
-        seen = 0
-        for folder, _, names in os.walk(self.folder):
-            for name in names:
-                seen += 1
-                if seen > FILES_MAX:
-                    raise QuotaFull("the inbox has too many files")
-                path = Path(folder, name)
-                if path != without and path not in promised:
-                    try:
-                        used += path.lstat().st_size
-                    except FileNotFoundError:
-                        continue  # taken out of the inbox meanwhile
-        return used
-
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
@@ -207,6 +196,11 @@ class InboxFile:
         self._manifest = manifest
         self.committed_bytes = begun.committed_bytes
         self._placed = begun.placed
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.committed_bytes == self._size_bytes
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
         """Append verified bytes; the offset is where the last write ended."""
@@ -247,8 +241,11 @@ class InboxFile:
         """End this attempt; an unfinished file stays for the next one."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            self._inbox.arrival_ended(self._part)
-            await run_to_end(lambda: os.close(descriptor))
+            await run_to_end(lambda: self._close(descriptor))
+
+    def _close(self, descriptor: int) -> None:
+        os.close(descriptor)
+        self._inbox.room.end(self._part, self._placed)
 
     def _write(self, offset: int, data: bytes | memoryview) -> None:
         try:
@@ -300,18 +297,6 @@ def part_name(key: bytes) -> str:
 def is_part_name(name: str) -> bool:
     """Tell whether a file is one in arrival."""
     return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
-
-
-def numbered(name: str, attempt: int) -> str:
-    """Return `name.ext`, then `name (2).ext`, cut to what a file name may hold."""
-    if attempt == 1:
-        return name
-    stem, dot, extension = name.rpartition(".")
-    if not stem or len(extension.encode()) > 16:
-        stem, dot, extension = name, "", ""
-    tail = f" ({attempt}){dot}{extension}"
-    room = NAME_BYTES_MAX - len(tail.encode())
-    return stem.encode()[:room].decode(errors="ignore") + tail
 
 
 def _keep_verified(descriptor: int, manifest: Manifest | None) -> int:

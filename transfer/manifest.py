@@ -111,6 +111,11 @@ def file_header(size_bytes: int) -> bytes:
     return _HEADER.pack(_MAGIC, _KIND_FILE, _VERSION, size_bytes, chunk_size_for(size_bytes))
 
 
+def tree_header_bytes() -> int:
+    """Return how long what precedes the digests in a folder's manifest is."""
+    return _HEADER.size + _TREE_HEADER.size
+
+
 def content_id_of_chunk(data: bytes | bytearray | memoryview) -> bytes:
     """Return the content id of a file of at most one chunk."""
     digests = digest_of(data) if len(data) else b""

@@ -11,6 +11,8 @@ import unicodedata
 from transfer.errors import UnsafeName
 
 NAME_BYTES_MAX = 255
+NAME_TRIES_MAX = 10_000
+"""Numbers that are tried for a name that is taken."""
 _RESERVED_STEMS = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"]
@@ -50,3 +52,15 @@ def why_unsafe(name: str) -> str | None:
 def shown_name(name: str) -> str:
     """Quote a hostile name for an error line: ASCII only and short."""
     return ascii(name if len(name) <= 64 else name[:61] + "...")
+
+
+def numbered(name: str, attempt: int) -> str:
+    """Return `name.ext`, then `name (2).ext`, cut to what a file name may hold."""
+    if attempt == 1:
+        return name
+    stem, dot, extension = name.rpartition(".")
+    if not stem or len(extension.encode()) > 16:
+        stem, dot, extension = name, "", ""
+    tail = f" ({attempt}){dot}{extension}"
+    room = NAME_BYTES_MAX - len(tail.encode())
+    return stem.encode()[:room].decode(errors="ignore") + tail

@@ -1,12 +1,13 @@
-"""Sending a file into another peer's inbox.
+"""Sending a file or folder into another peer's inbox.
 
 Owns the offer, what a receiving peer must implement (Inbox, Sink), and the sender's side of Push.
 Knows nothing of who may send and of what a receipt says: both are the peer's.
 """
 
 import asyncio
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -25,13 +26,16 @@ from transfer.errors import (
     UnsafeName,
 )
 from transfer.hashing import open_regular, read_exactly
-from transfer.manifest import Manifest
+from transfer.manifest import Manifest, TreeManifest
+from transfer.threads import run_to_end
 from transfer.wire import FRAME_DATA_MAX_BYTES
 
 PUSH_METHOD = "/shoal.v1.Transfer/Push"
 REASON_KEY = "shoal-reason"
 SEAL_ID_BYTES = 16
 RECEIPT_BYTES_MAX = 64 * 1024
+FOLDER_SUFFIX = "/"
+"""Ends the name of a folder in an offer."""
 REASON_CHARS_MAX = 200
 
 PushProgress = Callable[[int, int], None]
@@ -49,7 +53,10 @@ class Caller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PushOffer:
-    """A file that a sender wants to deliver; the seal id names the delivery in every attempt."""
+    """A file, or with a TreeManifest a folder, that a sender wants to deliver.
+
+    The seal id names the delivery in every attempt.
+    """
 
     seal_id: bytes
     name: str
@@ -57,8 +64,19 @@ class PushOffer:
     expires_ms: int = 0
 
     @property
+    def is_folder(self) -> bool:
+        return isinstance(self.manifest, TreeManifest)
+
+    @property
+    def wire_name(self) -> str:
+        """The name as it is sent: whoever knows no folders finds that of one unsafe."""
+        return self.name + FOLDER_SUFFIX if self.is_folder else self.name
+
+    @property
     def size_bytes(self) -> int:
-        return self.manifest.size_bytes
+        """Size of the file, or of all files in the folder."""
+        manifest = self.manifest
+        return manifest.tree_bytes if isinstance(manifest, TreeManifest) else manifest.size_bytes
 
     @property
     def content_id(self) -> bytes:
@@ -66,10 +84,14 @@ class PushOffer:
 
 
 class Sink(Protocol):
-    """Where an accepted file goes; every method may raise DiskFull or QuotaFull."""
+    """Where an accepted file or folder goes; every method may raise DiskFull or QuotaFull."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing: of a folder only its own stream tells."""
 
     async def write(self, offset: int, data: bytes) -> None:
-        """Store verified bytes; the offset follows what is stored already."""
+        """Store bytes, verified ones of a file; the offset follows what is stored already."""
 
     async def finish(self) -> bytes:
         """Make the file safe and visible, and return the receipt; idempotent by seal id."""
@@ -80,7 +102,10 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The receiver's yes: where to begin, a chunk's bound or the size, and where to write."""
+    """The receiver's yes: where to begin, and where to write.
+
+    Of a file that is a chunk's bound or the size; of a folder any place in its stream, or beyond.
+    """
 
     committed_bytes: int
     sink: Sink
@@ -116,6 +141,17 @@ class PushConfig:
     """The limit of bytes a second, shared with whatever else is sent."""
 
 
+class PushSource(Protocol):
+    """What is sent, read by one thread at a time."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes there are to send in all."""
+
+    def read_at(self, offset: int, length_bytes: int, /) -> bytes:
+        """Return a span; SourceChanged when it is not what was offered."""
+
+
 async def push_file(
     channel: grpc.aio.Channel,
     offer: PushOffer,
@@ -128,21 +164,54 @@ async def push_file(
 
     Raises Refused, ReceiverFull, UnsafeName, PushFailed, SourceChanged, SourceUnreadable.
     """
-    descriptor = open_regular(path)
+    source = _FileSource(path, offer.manifest)
+    try:
+        return await push(channel, offer, source, on_progress=on_progress, config=config)
+    finally:
+        source.close()
+
+
+async def push(
+    channel: grpc.aio.Channel,
+    offer: PushOffer,
+    source: PushSource,
+    *,
+    on_progress: PushProgress | None = None,
+    config: PushConfig | None = None,
+) -> bytes:
+    """Send what is offered, a folder's stream for one, and return the receiver's receipt."""
     config = config or PushConfig()
     try:
-        try:
-            return await _push_once(channel, offer, descriptor, on_progress, config)
-        except _StatusLostError:
-            return await _push_once(channel, offer, descriptor, on_progress, config, again=True)
-    finally:
-        os.close(descriptor)
+        return await _push_once(channel, offer, source, on_progress, config)
+    except _StatusLostError:
+        return await _push_once(channel, offer, source, on_progress, config, again=True)
+
+
+class _FileSource:
+    """A file whose chunks are checked as they are read."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._descriptor = open_regular(path)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._manifest.size_bytes
+
+    def read_at(self, offset: int, length_bytes: int, /) -> bytes:
+        data = read_exactly(self._descriptor, offset, length_bytes)
+        if not self._manifest.verifies(offset // self._manifest.chunk_size_bytes, data):
+            raise SourceChanged
+        return data
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 async def _push_once(
     channel: grpc.aio.Channel,
     offer: PushOffer,
-    descriptor: int,
+    source: PushSource,
     on_progress: PushProgress | None,
     config: PushConfig,
     *,
@@ -150,9 +219,9 @@ async def _push_once(
 ) -> bytes:
     call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(PUSH_METHOD)()
     try:
-        return await _push(call, offer, descriptor, on_progress, config, again=again)
+        return await _push(call, offer, source, on_progress, config, again=again)
     except grpc.aio.AioRpcError as error:
-        raise _typed(error) from error
+        raise _typed(error, "folder" if offer.is_folder else "file") from error
     except TimeoutError as error:
         raise PushFailed("the receiver stopped answering") from error
     finally:
@@ -162,7 +231,7 @@ async def _push_once(
 async def _push(
     call: grpc.aio.StreamStreamCall[bytes, bytes],
     offer: PushOffer,
-    descriptor: int,
+    source: PushSource,
     on_progress: PushProgress | None,
     config: PushConfig,
     *,
@@ -170,7 +239,7 @@ async def _push(
 ) -> bytes:
     opening = transfer_pb2.PushOffer(
         seal_id=offer.seal_id,
-        name=offer.name,
+        name=offer.wire_name,
         manifest=offer.manifest.encode(),
         expires_ms=offer.expires_ms,
     )
@@ -179,11 +248,13 @@ async def _push(
         await call.write(transfer_pb2.PushRequest(offer=opening).SerializeToString())
         committed = (await _read_reply(call)).committed_bytes
     at_bound = committed % offer.manifest.chunk_size_bytes == 0
-    if committed > offer.size_bytes or not (at_bound or committed == offer.size_bytes):
+    is_possible = committed == source.size_bytes or (at_bound and committed < source.size_bytes)
+    if not (is_possible or offer.is_folder):
         raise PushFailed("the receiver asked for an impossible offset")
     reply = asyncio.create_task(_read_reply(call))
     try:
-        await _send(call, offer, descriptor, committed, on_progress, config, reply, again=again)
+        spans = _spans(offer, source, committed)
+        await _send(call, spans, source, on_progress, config, reply, again=again)
         async with asyncio.timeout(config.finish_timeout_s):
             receipt = (await reply).receipt
     finally:
@@ -194,24 +265,29 @@ async def _push(
     return receipt
 
 
+def _spans(offer: PushOffer, source: PushSource, committed: int) -> Iterator[tuple[int, int]]:
+    """Return what is read at a time: chunks of a file, and of a folder's stream a frame's worth."""
+    if not offer.is_folder:
+        chunks = range(-(-committed // offer.manifest.chunk_size_bytes), offer.manifest.chunk_count)
+        return map(offer.manifest.span, chunks)
+    size_bytes = source.size_bytes
+    starts = range(committed, size_bytes, FRAME_DATA_MAX_BYTES)
+    return ((at, min(FRAME_DATA_MAX_BYTES, size_bytes - at)) for at in starts)
+
+
 async def _send(
     call: grpc.aio.StreamStreamCall[bytes, bytes],
-    offer: PushOffer,
-    descriptor: int,
-    committed: int,
+    spans: Iterator[tuple[int, int]],
+    source: PushSource,
     on_progress: PushProgress | None,
     config: PushConfig,
     reply: asyncio.Task[transfer_pb2.PushReply],
     *,
     again: bool,
 ) -> None:
-    """Send all chunks from the committed size on; ends early when the receiver ended the call."""
-    first = -(-committed // offer.manifest.chunk_size_bytes)
-    for chunk in range(first, offer.manifest.chunk_count):
-        offset, length = offer.manifest.span(chunk)
-        data = await asyncio.to_thread(read_exactly, descriptor, offset, length)
-        if not offer.manifest.verifies(chunk, data):
-            raise SourceChanged
+    """Send these spans; ends early when the receiver ended the call."""
+    for number, (offset, length) in enumerate(spans):
+        data = await run_to_end(functools.partial(source.read_at, offset, length))
         view = memoryview(data)
         step = config.pace.piece_bytes(FRAME_DATA_MAX_BYTES)
         for start in range(0, length, step):
@@ -222,10 +298,10 @@ async def _send(
             await config.pace.take(len(piece))
             async with asyncio.timeout(config.idle_timeout_s):
                 await _write(call, request.SerializeToString(), reply)
-        if again and chunk == first:
+        if again and number == 0:
             await asyncio.wait([reply], timeout=config.status_wait_s)
         if on_progress is not None:
-            on_progress(offset + length, offer.size_bytes)
+            on_progress(offset + length, source.size_bytes)
     await call.done_writing()
 
 
@@ -257,19 +333,19 @@ async def _read_reply(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> transfer
         raise PushFailed("the receiver sent a malformed reply") from error
 
 
-def _typed(error: grpc.aio.AioRpcError) -> TransferError:
+def _typed(error: grpc.aio.AioRpcError, what: str) -> TransferError:
     """Turn the receiver's status into our error; remote text is bounded and made plain."""
     reason = (error.details() or "")[:REASON_CHARS_MAX]
     plain = "".join(letter if letter.isprintable() else "?" for letter in reason)
     match error.code():
         case grpc.StatusCode.PERMISSION_DENIED:
-            return Refused(f"the receiver refused the file: {plain}")
+            return Refused(f"the receiver refused the {what}: {plain}")
         case grpc.StatusCode.INVALID_ARGUMENT:
             return UnsafeName(f"the receiver refused the offer: {plain}")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if _reason(error) == "busy":
             return PushFailed("the receiver is busy", hint="send it again in a moment")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return ReceiverFull(f"the receiver has no room for the file: {plain}")
+            return ReceiverFull(f"the receiver has no room for the {what}: {plain}")
         case grpc.StatusCode.UNIMPLEMENTED:
             return Refused("the receiver takes no files")
         case code:

@@ -14,6 +14,7 @@ from identity.errors import ShoalError
 from protos import transfer_pb2
 from rpc.pace import Pace
 from transfer.errors import (
+    BadContent,
     BadManifest,
     DiskFull,
     QuotaFull,
@@ -23,7 +24,15 @@ from transfer.errors import (
 )
 from transfer.manifest import decode_manifest
 from transfer.names import check_name
-from transfer.push import REASON_KEY, SEAL_ID_BYTES, Accept, Caller, Inbox, PushOffer
+from transfer.push import (
+    FOLDER_SUFFIX,
+    REASON_KEY,
+    SEAL_ID_BYTES,
+    Accept,
+    Caller,
+    Inbox,
+    PushOffer,
+)
 from transfer.wire import FRAME_DATA_MAX_BYTES
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -57,8 +66,9 @@ async def receive_push(
         async with asyncio.timeout(idle_timeout_s) as idle:
             offer = await _read_offer(context, pace)
             accept = await inbox.offer(caller, offer)
+            take = _take_folder if offer.is_folder else _take
             try:
-                await _take(context, offer, accept, _Watch(idle, idle_timeout_s), pace)
+                await take(context, offer, accept, _Watch(idle, idle_timeout_s), pace)
             finally:
                 await accept.sink.close()
     except TimeoutError:
@@ -80,6 +90,25 @@ async def _take(
         if not manifest.verifies(chunk, data):
             raise _MalformedError("a chunk does not match the manifest")
         await accept.sink.write(offset, data)
+    await _finish(context, accept, watch)
+
+
+async def _take_folder(
+    context: Context, _offer: PushOffer, accept: Accept, watch: _Watch, pace: Pace
+) -> None:
+    """Take a folder's stream frame by frame: the sink verifies it, and knows when it ends."""
+    at = accept.committed_bytes
+    await context.write(transfer_pb2.PushReply(committed_bytes=at).SerializeToString())
+    while not accept.sink.is_whole:
+        data = await _read_frame(context, at, watch, pace)
+        watch.pause()  # thousands of files may have to be synced before more can be taken
+        await accept.sink.write(at, data)
+        watch.moved()
+        at += len(data)
+    await _finish(context, accept, watch)
+
+
+async def _finish(context: Context, accept: Accept, watch: _Watch) -> None:
     # The sender waits for the receipt now: it is the sink's disk that may take its time.
     watch.pause()
     receipt = await accept.sink.finish()
@@ -93,18 +122,23 @@ async def _read_chunk(
     parts: list[bytes] = []
     done = 0
     while done < length:
-        request = await _read_request(context)
-        size = len(request.data)
-        if request.offset != offset + done or not 0 < size <= FRAME_DATA_MAX_BYTES:
-            raise _MalformedError("data out of order")
-        if done + size > length:
+        data = await _read_frame(context, offset + done, watch, pace)
+        if done + len(data) > length:
             raise _MalformedError("a frame reaches over the end of its chunk")
-        parts.append(request.data)
-        done += size
-        watch.pause()
-        await pace.received(size)
-        watch.moved()
+        parts.append(data)
+        done += len(data)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _read_frame(context: Context, offset: int, watch: _Watch, pace: Pace) -> bytes:
+    request = await _read_request(context)
+    size = len(request.data)
+    if request.offset != offset or not 0 < size <= FRAME_DATA_MAX_BYTES:
+        raise _MalformedError("data out of order")
+    watch.pause()
+    await pace.received(size)
+    watch.moved()
+    return request.data
 
 
 async def _read_offer(context: Context, pace: Pace) -> PushOffer:
@@ -112,12 +146,11 @@ async def _read_offer(context: Context, pace: Pace) -> PushOffer:
     pace.note(len(offer.manifest))
     if len(offer.seal_id) != SEAL_ID_BYTES:
         raise _MalformedError("the seal id has a wrong length")
-    return PushOffer(
-        seal_id=offer.seal_id,
-        name=check_name(offer.name),
-        manifest=decode_manifest(offer.manifest),
-        expires_ms=offer.expires_ms,
-    )
+    name = check_name(offer.name.removesuffix(FOLDER_SUFFIX))
+    taken = PushOffer(offer.seal_id, name, decode_manifest(offer.manifest), offer.expires_ms)
+    if offer.name != taken.wire_name:
+        raise _MalformedError("the name says another kind than the manifest")
+    return taken
 
 
 async def _read_request(context: Context) -> transfer_pb2.PushRequest:
@@ -138,7 +171,7 @@ async def _abort(context: Context, error: ShoalError) -> Never:
             code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "quota"
         case DiskFull():
             code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "disk"
-        case UnsafeName() | BadManifest() | _MalformedError():
+        case UnsafeName() | BadManifest() | BadContent() | _MalformedError():
             code, reason = grpc.StatusCode.INVALID_ARGUMENT, "malformed"
         case _:
             code, reason = grpc.StatusCode.INTERNAL, "internal"

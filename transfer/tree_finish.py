@@ -21,7 +21,7 @@ from transfer.hashing import Fingerprint
 from transfer.partial import sync_folder, target_error
 from transfer.safe_folder import SafeFolder
 from transfer.tree import Entry, EntryKind, Tree
-from transfer.tree_part import TreePart
+from transfer.tree_part import FILES, TreePart
 from transfer.tree_paths import shown_path
 from transfer.tree_walk import TreeFile
 
@@ -58,16 +58,30 @@ def check_update(base: SafeFolder, tree: Tree) -> None:
 def finish(part: TreePart) -> list[TreeFile]:
     """Make the target and return its files; raises TargetExists, TargetUnwritable, DiskFull."""
     try:
-        _make_empty_files(part)
-        part.flush(wait=True)
         if part.base is None:
             _become(part)
         else:
+            _make_empty_files(part)
+            part.flush(wait=True)
             _update(part, part.base)
         part.remove()
     except OSError as error:
         raise target_error(error, part.target) from error
     return list(_files_of(part))
+
+
+def complete(part: TreePart) -> None:
+    """Add what has no content to a new folder, and make all of it durable; OSError, DiskFull."""
+    _make_empty_files(part)
+    part.flush(wait=True)
+    tree = part.state.tree
+    for entry in tree.entries:
+        if entry.kind is EntryKind.FOLDER:
+            part.files.folder(entry.path, make=True)
+        elif entry.kind is EntryKind.LINK:
+            _make_link(part.files, entry)
+    root = part.path / FILES
+    part.sync_folders([root, *(root / folder for folder in _folders_of(tree))])
 
 
 def _make_empty_files(part: TreePart) -> None:
@@ -83,21 +97,14 @@ def _make_empty_files(part: TreePart) -> None:
 
 
 def _become(part: TreePart) -> None:
-    """Add links and empty folders, make all names durable, and give the folder its name."""
-    tree = part.state.tree
-    for entry in tree.entries:
-        if entry.kind is EntryKind.FOLDER:
-            part.files.folder(entry.path, make=True)
-        elif entry.kind is EntryKind.LINK:
-            _make_link(part.files, entry)
-    root = part.path / "tree"
-    part.sync_folders([root, *(root / folder for folder in _folders_of(tree))])
+    """Complete the folder and give it its name."""
+    complete(part)
     if os.path.lexists(part.target):
         raise TargetExists(f"{part.target.name!a} exists")
     # From here on the files speak for themselves, should the end come before the rename.
     part.journal.remove()
     # A folder cannot replace a file by a rename, nor a folder that has something in it.
-    root.rename(part.target)
+    (part.path / FILES).rename(part.target)
     sync_folder(part.target.parent)
 
 

@@ -39,6 +39,9 @@ from transfer.tree_journal import RECORD_FILES_MAX, TreeJournal
 from transfer.tree_plan import Content, Plan
 
 COPY_BYTES = 1024 * 1024
+LISTING = "listing"
+FILES = "tree"
+"""The names of what lies in a partial folder."""
 
 
 @dataclass(slots=True)
@@ -72,17 +75,22 @@ class _State:
 class TreePart:
     """An open, locked partial folder."""
 
-    def __init__(self, target: Path, content_id: bytes, *, updates: bool) -> None:
-        """Open or make it; TargetBusy, TargetUnwritable, DiskFull."""
+    def __init__(
+        self, target: Path, content_id: bytes, *, updates: bool, path: Path | None = None
+    ) -> None:
+        """Open or make it, at a path of its own where one is given.
+
+        TargetBusy, TargetUnwritable, DiskFull.
+        """
         self.target = target
-        self.path = part_path_for(target, content_id)
+        self.path = path or part_path_for(target, content_id)
         self.base: SafeFolder | None = None
         self._lock = -1
         try:
             self._lock = _open_locked(self.path)
-            (self.path / "tree").mkdir(exist_ok=True)
+            (self.path / FILES).mkdir(exist_ok=True)
             (self.path / "manifests").mkdir(exist_ok=True)
-            self.files = SafeFolder(self.path / "tree")
+            self.files = SafeFolder(self.path / FILES)
             if updates:
                 self.base = SafeFolder(target)
         except OSError as error:
@@ -97,7 +105,7 @@ class TreePart:
 
     @property
     def listing_path(self) -> Path:
-        return self.path / "listing"
+        return self.path / LISTING
 
     @property
     def state(self) -> _State:
@@ -129,7 +137,7 @@ class TreePart:
 
     def has_files(self) -> bool:
         """Tell whether anything may be here already, in this folder or in the target."""
-        with os.scandir(self.path / "tree") as found:
+        with os.scandir(self.path / FILES) as found:
             return self.base is not None or next(found, None) is not None
 
     def adopt(self, contents: Iterable[int]) -> int:
@@ -233,20 +241,7 @@ class TreePart:
 
     def kept_manifest(self, tree_id: bytes) -> TreeManifest | None:
         """Return the tree's manifest where its listing is here, and verifies."""
-        try:
-            data = (self.path / "manifests" / tree_id.hex()).read_bytes()
-            manifest = decode_manifest(data, tree_id)
-            if not isinstance(manifest, TreeManifest):
-                return None
-            descriptor = os.open(self.listing_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                is_whole = os.fstat(descriptor).st_size == manifest.size_bytes
-                listing = _manifest_of(descriptor, manifest.size_bytes)
-            finally:
-                os.close(descriptor)
-        except (OSError, BadManifest):
-            return None
-        return manifest if is_whole and listing.digests == manifest.digests else None
+        return kept_manifest(self.path, tree_id)
 
     def keep_tree_manifest(self, manifest: TreeManifest) -> None:
         """Remember the tree's manifest, now that its listing is here."""
@@ -362,7 +357,7 @@ class TreePart:
         try:
             self._journal_synced()
             self._synced, self._pending = self._pending, {}
-            paths = [self.path / "tree" / self.state.tree.entries[n].path for n in self._synced]
+            paths = [self.path / FILES / self.state.tree.entries[n].path for n in self._synced]
             # A thread of its own waits for those that sync.
             self._syncing = self._syncers.submit(
                 sync_files, paths, self.files.descriptor, self._syncers
@@ -386,6 +381,24 @@ class TreePart:
     def remove(self) -> None:
         """Take the partial folder away with all that is left in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def kept_manifest(path: Path, tree_id: bytes) -> TreeManifest | None:
+    """Return a tree's manifest where its listing is in this partial folder, and verifies."""
+    try:
+        data = (path / "manifests" / tree_id.hex()).read_bytes()
+        manifest = decode_manifest(data, tree_id)
+        if not isinstance(manifest, TreeManifest):
+            return None
+        descriptor = os.open(path / LISTING, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            is_whole = os.fstat(descriptor).st_size == manifest.size_bytes
+            listing = _manifest_of(descriptor, manifest.size_bytes)
+        finally:
+            os.close(descriptor)
+    except (OSError, BadManifest):
+        return None
+    return manifest if is_whole and listing.digests == manifest.digests else None
 
 
 def _chunks(content: Content) -> int:

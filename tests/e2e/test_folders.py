@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 
 from peer.failures import ExitCode
+from tests.support.deliveries import (
+    await_received,
+    await_state,
+    files_holding,
+    inbox_files,
+    send,
+)
 from tests.support.processes import PeerProcess, joined
 from tests.transfer.trees import picture
 
@@ -127,13 +134,64 @@ def test_what_cannot_be_shared_is_refused_by_its_name(peers: Peers, what: str, s
     assert f"sub/{what}" in refused.stderr
 
 
-def test_folder_is_not_sent_to_one_peer_yet(peers: Peers) -> None:
-    ada = peers[0]
-    (ada.folder / "letter").mkdir()
-    refused = ada.run("put", "letter", "--to", "bob")
-    assert refused.code == ExitCode.USAGE
-    assert "folder" in refused.stderr
-    assert "archive" in refused.stderr
+def test_folder_is_delivered_to_a_peer_that_is_there(peers: Peers) -> None:
+    ada, bob = peers
+    source = make_folder(ada.folder / "letter")
+    [sent] = ada.json("put", "letter", "--to", "bob")
+    size = sum(path.stat().st_size for path in source.rglob("*.*") if not path.is_symlink())
+    assert (sent["name"], sent["state"]) == ("letter", "delivered")
+    assert (sent["size"], sent["files"]) == (size, FILES + 3)
+    [line] = [each for each in bob.json("inbox") if each["delivery_id"] == sent["delivery_id"]]
+    assert line == {
+        **line, "name": "letter", "from": ada.id, "size": size, "files": FILES + 3,
+        "path": str(bob.home / "inbox" / "letter"), "state": "received",
+    }  # fmt: skip
+    assert picture(bob.home / "inbox" / "letter") == picture(source)
+    [again] = ada.json("put", "letter", "--to", "bob", "--as", "renamed", "--wait")
+    assert (again["name"], again["state"]) == ("renamed", "delivered")
+    assert inbox_files(bob) == ["letter", "renamed"]
+    # It is nobody's share, and no search finds it.
+    assert all(each["name"] != "letter" for each in ada.json("shares"))
+    assert bob.run("get", "letter").code == ExitCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_unsafe_folder_is_sent_to_nobody(peers: Peers, *, is_there: bool) -> None:
+    ada, bob = peers
+    root = ada.folder / "unsafe letter"
+    root.mkdir(exist_ok=True)
+    (root / "out").unlink(missing_ok=True)
+    (root / "out").symlink_to("../..")
+    before = (ada.json("outbox"), inbox_files(bob))
+    via = () if is_there else ("--via", "mailbox")
+    refused = ada.run("put", root.name, "--to", "bob", *via)
+    assert refused.code == ExitCode.NOT_PERMITTED
+    assert "leads out" in refused.stderr
+    assert (ada.json("outbox"), inbox_files(bob)) == before
+
+
+def test_folder_waits_for_its_recipient_and_is_read_by_no_keeper(tmp_path: Path) -> None:
+    with joined(tmp_path, "host", "ada", "bob") as (host, ada, bob):
+        source = make_folder(ada.folder / "unmistakable letter")
+        (source / "secret").write_bytes(b"an unmistakable sentence; " * 1000)
+        assert bob.terminate() == 0
+        sent = send(ada, source, bob.id)
+        assert (sent["state"], sent["held_by"], sent["files"]) == ("stored", [host.id], FILES + 4)
+        assert ada.terminate() == 0
+        assert files_holding(host.home, sent["delivery_id"].encode()) != []
+        for needle in (b"unmistakable", b"secret", b"run.sh"):
+            assert files_holding(host.home, needle) == []
+        bob.join(network=tmp_path / "network.json")
+        line = await_received(bob, sent)
+        assert (line["name"], line["size"], line["files"]) == (
+            "unmistakable letter",
+            sent["size"],
+            FILES + 4,
+        )
+        assert picture(bob.home / "inbox" / "unmistakable letter") == picture(source)
+        assert inbox_files(bob) == ["unmistakable letter"]
+        ada.join(network=tmp_path / "network.json")
+        await_state(ada, sent, "delivered")
 
 
 def test_stdout_takes_no_folder_and_output_may_name_one(peers: Peers) -> None:

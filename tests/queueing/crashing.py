@@ -1,10 +1,10 @@
 """One delivery from sealing to the last acknowledgement, stopped before its n-th step.
 
-Run: python -m tests.queueing.crashing FOLDER kill|fail FIRST EVERY. Imports everything once, then
-forks a process for each step: it plays the whole delivery (sender, keeper and recipient, with the
-recipient's real inbox) and is killed, or its disk fails once, before that step. Another process
-opens what lies on the disk then, finishes, and judges: nothing lost, nothing twice, nothing left
-behind.
+Run: python -m tests.queueing.crashing FOLDER kill|fail FIRST EVERY file|folder. Imports everything
+once, then forks a process for each step: it plays the whole delivery (sender, keeper and recipient,
+with the recipient's real inbox) and is killed, or its disk fails once, before that step. Another
+process opens what lies on the disk then, finishes, and judges: nothing lost, nothing twice, nothing
+left behind.
 Prints a line for each step that is judged wrong, and "STEPS n" at the end.
 """
 
@@ -26,7 +26,7 @@ from peer.database import Database
 from peer.inbox import Inbox
 from peer.received import ReceivedJournal
 from peer.serving import Acceptance
-from queueing.courier import Courier
+from queueing.courier import Courier, FolderFacts
 from queueing.journal import Journal
 from queueing.receiver import Receiver
 from queueing.spool import Spool
@@ -34,8 +34,11 @@ from queueing.states import State
 from tests.queueing.letters import HOUR_MS, NETWORK, NETWORK_ID
 from tests.queueing.posts import ALICE, BOB, START_MS, Clock, Switchable
 from tests.support.steps import Steps
+from tests.transfer.trees import picture
+from transfer.folder_source import FolderSource
 from transfer.hashing import hash_file_blocking
 from transfer.inbox import InboxFolder
+from transfer.tree_walk import hash_tree
 
 NAME = "letter.bin"
 CONTENT = random.Random(1).randbytes(600_000)
@@ -89,15 +92,45 @@ async def open_cast(folder: Path, closing: AsyncExitStack) -> Cast:
     return Cast(couriers[0], couriers[1], spools[0], keeper, inbox, folder)
 
 
+def make_source(path: Path, *, is_folder: bool) -> None:
+    """Make what is sent: a file, or a folder with a large file, small ones, a twin and a link."""
+    if not is_folder:
+        path.write_bytes(CONTENT)
+        return
+    for name, data in (("large", CONTENT), ("a/b/one", b"1"), ("a/two", b"22"), ("a/twin", b"1")):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    (path / "a" / "two").chmod(0o755)
+    (path / "a" / "link").symlink_to("../large")
+    (path / "empty").mkdir()
+
+
+def looks_like(path: Path, source: Path) -> bool:
+    """Tell whether what arrived is what was sent."""
+    if source.is_dir():
+        return path.is_dir() and picture(path) == picture(source)
+    return path.read_bytes() == CONTENT
+
+
 async def send(cast: Cast) -> None:
     """Send the letter; from when this returns on, it must arrive."""
     path = cast.folder / NAME
-    hashed = hash_file_blocking(path)
-    await cast.alice.send(
-        path, name=NAME, content_id=hashed.manifest.content_id, size=len(CONTENT),
-        recipient=BOB.peer_id, recipient_sealing_key=BOB.sealing_public_key,
-        expires_ms=START_MS + HOUR_MS, seal_id=b"s" * 16,
-    )  # fmt: skip
+    letter = {
+        "name": NAME, "recipient": BOB.peer_id, "recipient_sealing_key": BOB.sealing_public_key,
+        "expires_ms": START_MS + HOUR_MS, "seal_id": b"s" * 16,
+    }  # fmt: skip
+    if path.is_dir():
+        tree = await hash_tree(path)
+        source = FolderSource(path, tree)
+        size, manifest = source.size_bytes, tree.tree.manifest
+        source.close()
+        await cast.alice.send(
+            lambda: FolderSource(path, tree), content_id=manifest.content_id, size=size,
+            folder=FolderFacts(4, manifest.tree_bytes), **letter,
+        )  # fmt: skip
+        return
+    content_id = hash_file_blocking(path).manifest.content_id
+    await cast.alice.send(path, content_id=content_id, size=len(CONTENT), **letter)
 
 
 async def finish(cast: Cast) -> None:
@@ -137,8 +170,8 @@ async def judge(folder: Path) -> list[str]:
         files = sorted((folder / "inbox").iterdir()) if (folder / "inbox").exists() else []
         if [path.name for path in files] != [NAME] * len(rows):
             wrong.append(f"the inbox holds {[path.name for path in files]}")
-        if any(path.read_bytes() != CONTENT for path in files):
-            wrong.append("the file is damaged")
+        if not all(looks_like(path, folder / NAME) for path in files):
+            wrong.append("what arrived is damaged")
         if len(cast.inbox.journal.all()) != len(rows):
             wrong.append("the recipient's journal does not say what its inbox holds")
         await finish(cast)
@@ -164,10 +197,10 @@ def in_a_fork(work: Callable[[], Coroutine[Any, Any, Any]]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def try_step(folder: Path, step: int, *, kills: bool) -> list[str] | None:
+def try_step(folder: Path, step: int, *, kills: bool, is_folder: bool) -> list[str] | None:
     """Stop before one step and judge; None when the story ends before it."""
     folder.mkdir()
-    (folder / NAME).write_bytes(CONTENT)
+    make_source(folder / NAME, is_folder=is_folder)
 
     async def story() -> None:
         steps = Steps(step, kills=kills)
@@ -187,10 +220,11 @@ def try_step(folder: Path, step: int, *, kills: bool) -> list[str] | None:
     return None if over and not found else found
 
 
-def main(folder: Path, mode: str, first: int, every: int) -> int:
+def main(folder: Path, mode: str, first: int, every: int, kind: str) -> int:
     """Try each step from the first on; return how many were judged wrong."""
     failures, step = 0, first
-    while (found := try_step(folder / f"{mode}-{step}", step, kills=mode == "kill")) is not None:
+    options = {"kills": mode == "kill", "is_folder": kind == "folder"}
+    while (found := try_step(folder / f"{mode}-{step}", step, **options)) is not None:
         for what in found:
             failures += 1
             print(f"step {step}: {what}", flush=True)
@@ -201,4 +235,5 @@ def main(folder: Path, mode: str, first: int, every: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) > 0)
+    _, where, how, from_step, by, what = sys.argv
+    sys.exit(main(Path(where), how, int(from_step), int(by), what) > 0)

@@ -1,6 +1,6 @@
 """A crash, or a failing disk, between any two steps of a delivery: nothing lost, nothing twice.
 
-Every fourth step here, killed at one and failed at another; each step of both by `make torture`.
+Some steps here, killed at one and failed at another; each step of both by `make torture`.
 """
 
 from pathlib import Path
@@ -10,10 +10,18 @@ import pytest
 from tests.support.crashes import crash_a_delivery
 
 
-@pytest.mark.parametrize(("mode", "first"), [("kill", 1), ("fail", 3)])
-def test_a_delivery_survives_a_stop_before_every_fourth_step(
-    tmp_path: Path, mode: str, first: int
+@pytest.mark.parametrize(
+    ("kind", "mode", "first", "every"),
+    [
+        ("file", "kill", 1, 4),
+        ("file", "fail", 3, 4),
+        ("folder", "kill", 5, 13),
+        ("folder", "fail", 9, 13),
+    ],
+)
+def test_a_delivery_survives_a_stop_before_one_of_its_steps(
+    tmp_path: Path, kind: str, mode: str, first: int, every: int
 ) -> None:
-    result = crash_a_delivery(tmp_path, mode, first=first, every=4)
+    result = crash_a_delivery(tmp_path, mode, kind, first=first, every=every)
     assert result.wrong == []
     assert result.steps > 60, "the delivery is stopped where it writes"

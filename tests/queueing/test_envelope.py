@@ -1,13 +1,16 @@
 """The envelope: what goes in comes out, for the recipient alone, and nothing can be altered."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
+from identity.encoding import length_prefixed
 from identity.network import Network
 from identity.signing import Purpose
 from queueing.envelope import (
@@ -90,7 +93,11 @@ def test_a_content_id_is_found_out_while_its_file_is_sealed(tmp_path: Path, size
     assert all(offset % CHUNK == 0 for offset in fed.pieces)
 
 
-@given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60).filter(
+        lambda name: not name.endswith("/")
+    )
+)
 def test_every_name_travels_as_it_is(name: str) -> None:
     manifest, _source = _sealed(b"", name=name)
     assert open_letter(BOB, NETWORK_ID, manifest).name == name
@@ -257,6 +264,65 @@ def test_a_file_that_changes_meanwhile_is_not_sealed(tmp_path: Path) -> None:
 def test_a_file_beyond_the_limit_is_too_large(tmp_path: Path) -> None:
     with pytest.raises(TooLarge):
         _seal_path(tmp_path / "unread", PADDED_BYTES_MAX + 1, lambda _index, _sealed: None)
+
+
+class Stream:
+    """A content that is no file; it may find in the end that it changed."""
+
+    def __init__(self, content: bytes, *, changes: bool = False) -> None:
+        self.file = io.BytesIO(content)
+        self.changes = changes
+        self.is_closed = False
+
+    def read(self, length_bytes: int, /) -> bytes:
+        return self.file.read(length_bytes)
+
+    def check(self) -> None:
+        if self.changes:
+            raise SourceChanged
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def _seal_stream(stream: Stream, size: int, name: str) -> tuple[OuterManifest, list[bytes]]:
+    chunks: list[bytes] = []
+    manifest = seal_file(
+        ALICE, NETWORK_ID, BOB.peer_id, BOB.sealing_public_key, lambda: stream, name, bytes(32),
+        size, created_ms=NOW_MS, expires_ms=NOW_MS + HOUR_MS, seal_id=b"s" * 16,
+        sink=lambda _index, sealed: chunks.append(sealed), is_folder=True,
+    )  # fmt: skip
+    return manifest, chunks
+
+
+def test_letter_of_a_folder_says_so_by_its_name_alone() -> None:
+    content, name = content_of(CHUNK + 9), "é" * 127 + "x"  # 255 bytes
+    stream = Stream(content)
+    manifest, chunks = _seal_stream(stream, len(content), name)
+    letter = open_letter(BOB, NETWORK_ID, manifest)
+    assert (letter.name, letter.is_folder, letter.size) == (name, True, len(content))
+    assert b"".join(open_chunk(letter, at, each) for at, each in enumerate(chunks)) == content
+    assert letter.content_digest == blake3(content).digest()
+    assert stream.is_closed
+    # The sealed header has the length of any other: a keeper sees no difference.
+    assert len(manifest.sealed_header) == 528
+    # Who knows no folders reads the name with its slash, and takes no such name.
+    plain = ChaCha20Poly1305(letter.content_key).decrypt(
+        b"\xff" * 12, manifest.sealed_header, _info(manifest)
+    )
+    assert plain[74 : 74 + int.from_bytes(plain[72:74])].decode() == f"{name}/"
+
+
+def test_stream_that_changed_meanwhile_is_not_sealed() -> None:
+    stream = Stream(b"abc", changes=True)
+    with pytest.raises(SourceChanged):
+        _seal_stream(stream, 3, "photos")
+    assert stream.is_closed
+
+
+def _info(manifest: OuterManifest) -> bytes:
+    parts = (NETWORK_ID, ALICE.public_key, BOB.sealing_public_key, manifest.seal_id)
+    return length_prefixed(b"shoal/seal/1", *parts)
 
 
 def _seal_path(path: Path, size: int, sink, content_id=bytes(32)) -> OuterManifest:

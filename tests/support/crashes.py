@@ -19,10 +19,13 @@ class Crashes:
     """What was lost, doubled or left behind, and after which step."""
 
 
-def crash_a_delivery(folder: Path, mode: str, *, first: int = 1, every: int = 1) -> Crashes:
+def crash_a_delivery(
+    folder: Path, mode: str, kind: str = "file", *, first: int = 1, every: int = 1
+) -> Crashes:
     """Stop one delivery before each of its steps, by `kill` or by a disk that `fail`s once."""
+    module = (sys.executable, "-m", "tests.queueing.crashing")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.queueing.crashing", folder, mode, str(first), str(every)],
+        [*module, folder, mode, str(first), str(every), kind],
         cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S, check=False,
     )  # fmt: skip
     *wrong, last = done.stdout.splitlines() or [""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,10 @@ from tests.torture.tally import Tally
 
 def torture(runs: int | None, seed: int) -> Iterator[Tally]:
     """Yield a tally for killed processes, and one for a disk that fails."""
-    for mode in ("kill", "fail"):
+    for mode, kind in itertools.product(("kill", "fail"), ("file", "folder")):
         with tempfile.TemporaryDirectory() as folder:
-            result = crash_a_delivery(Path(folder), mode)
+            result = crash_a_delivery(Path(folder), mode, kind)
         yield Tally(
-            f"a delivery stopped before each step ({mode})", seed, runs=result.steps,
+            f"a delivery of a {kind} stopped before each step ({mode})", seed, runs=result.steps,
             lost=len(result.wrong), notes=result.wrong,
         )  # fmt: skip

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.transfer.peers import CHUNK, random_bytes
 from transfer.errors import BadContent, DiskFull, QuotaFull, TargetBusy, UnsafeName
 from transfer.hashing import hash_file_blocking
-from transfer.inbox import InboxFolder, numbered
+from transfer.inbox import InboxFolder
 from transfer.manifest import Manifest, digest_of
-from transfer.names import check_name
+from transfer.names import check_name, numbered
 
 
 def folder(tmp_path: Path, quota: int = 1 << 30) -> InboxFolder:

@@ -10,6 +10,7 @@ import pytest
 
 from protos import transfer_pb2
 from tests.transfer.peers import CHUNK, TestPeer, poll, random_bytes, running_peer
+from tests.transfer.trees import make_folder, picture
 from transfer.errors import (
     DiskFull,
     PushFailed,
@@ -19,8 +20,10 @@ from transfer.errors import (
     TransferError,
     UnsafeName,
 )
+from transfer.folder_source import FolderSource
 from transfer.hashing import hash_file_blocking
 from transfer.inbox import InboxFile, InboxFolder, part_name
+from transfer.inbox_tree import InboxTree
 from transfer.manifest import Manifest
 from transfer.push import (
     PUSH_METHOD,
@@ -28,9 +31,11 @@ from transfer.push import (
     Caller,
     PushConfig,
     PushOffer,
+    push,
     push_file,
 )
 from transfer.service import ServiceConfig
+from transfer.tree_walk import hash_tree
 
 SEAL = b"s" * 16
 
@@ -38,9 +43,13 @@ SEAL = b"s" * 16
 class FolderSink:
     """Writes into an inbox folder; the receipt names the path."""
 
-    def __init__(self, inbox: "FolderInbox", file: InboxFile) -> None:
+    def __init__(self, inbox: "FolderInbox", file: InboxFile | InboxTree) -> None:
         self._inbox = inbox
         self._file = file
+
+    @property
+    def is_whole(self) -> bool:
+        return self._file.is_whole
 
     async def write(self, offset: int, data: bytes) -> None:
         if self._inbox.fail_at is not None and offset >= self._inbox.fail_at:
@@ -49,7 +58,8 @@ class FolderSink:
         self._inbox.written.append((offset, len(data)))
 
     async def finish(self) -> bytes:
-        path = await self._file.finish()
+        path = await self._file.place()
+        await self._file.release()
         self._inbox.paths.append(path)
         return b"receipt of " + path.name.encode()
 
@@ -78,7 +88,13 @@ class FolderInbox:
         if self.refusal is not None:
             raise self.refusal
         key = caller.peer_id + offer.seal_id
-        file = await self.folder.open(key, offer.name, offer.size_bytes, offer.manifest)
+        size = offer.size_bytes
+        if offer.is_folder:
+            tree = await self.folder.open_folder(
+                key, offer.name, offer.content_id, size, size_bytes_max=1 << 30
+            )
+            return Accept(tree.committed_bytes, FolderSink(self, tree))
+        file = await self.folder.open(key, offer.name, size, offer.manifest)
         return Accept(file.committed_bytes, FolderSink(self, file))
 
 
@@ -311,6 +327,48 @@ async def test_receiver_that_falls_silent_is_a_failed_push(tmp_path: Path) -> No
                 source,
                 config=PushConfig(idle_timeout_s=0.2),
             )
+
+
+async def test_folder_is_pushed_and_goes_on_where_it_broke_off(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "photos", small=30)
+    hashed = await hash_tree(source)
+    offer = PushOffer(SEAL, "photos", hashed.tree.manifest)
+    stream = FolderSource(source, hashed)
+    inbox = FolderInbox(tmp_path / "inbox")
+    inbox.fail_at = 4 * CHUNK
+    async with running_peer(inbox=inbox) as receiver, running_peer() as sender:
+        channel = await sender.channel_to(receiver)
+        with pytest.raises(PushFailed):
+            await push(channel, offer, stream)
+        inbox.written, inbox.fail_at = [], None
+        assert await push(channel, offer, stream) == b"receipt of photos"
+        # In a large file, of which the chunks that were there were not sent again.
+        assert 3 * CHUNK < inbox.written[0][0] < 4 * CHUNK
+        assert sum(size for _, size in inbox.written) == stream.size_bytes - inbox.written[0][0]
+        arrived = picture(inbox.paths[0])
+        assert arrived == picture(source)
+        (source / "part0" / "0.bin").write_bytes(b"other")
+        with pytest.raises(SourceChanged, match=r"part0/0\.bin"):
+            await push(channel, PushOffer(bytes(16), "again", hashed.tree.manifest), stream)
+        unsafe = PushOffer(SEAL, "../photos", hashed.tree.manifest)
+        with pytest.raises(UnsafeName, match="path separator"):
+            await push(channel, unsafe, stream)
+    stream.close()
+    assert not (tmp_path / "inbox" / "again").exists()
+
+
+async def test_name_and_manifest_of_an_offer_are_of_one_kind(tmp_path: Path) -> None:
+    inbox = FolderInbox(tmp_path / "inbox")
+    hashed = await hash_tree(make_folder(tmp_path / "photos", small=1, large=0))
+    of_file = hash_file_blocking(source_file(tmp_path, 10)).manifest
+    async with running_peer(inbox=inbox) as receiver, running_peer() as sender:
+        channel = await sender.channel_to(receiver)
+        for name, manifest in (("x", hashed.tree.manifest), ("x/", of_file)):
+            call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(PUSH_METHOD)()
+            offer = transfer_pb2.PushOffer(seal_id=SEAL, name=name, manifest=manifest.encode())
+            await call.write(transfer_pb2.PushRequest(offer=offer).SerializeToString())
+            assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert inbox.offers == []
 
 
 async def _push_raw(
