@@ -143,12 +143,13 @@ def leave(settings: Settings) -> None:
 )
 @pass_settings
 def put(settings: Settings, /, paths: tuple[Path, ...], **given: Any) -> None:
-    """Share files and folders in place, or send files to one peer with --to.
+    """Share files and folders in place, or send them to one peer with --to.
 
     `-` is stdin, with --as NAME.
 
     Returns when others hold the records, so that every search and get from then on finds the
-    file. With --to nothing is shared: the file goes to that peer, sealed, and waits if it is away.
+    file. With --to nothing is shared: the file or folder goes to that peer's inbox, and waits,
+    sealed, if it is away.
     """
     if given["as"] is not None and len(paths) > 1:
         raise click.UsageError("--as names one file, but several were given")

@@ -167,7 +167,6 @@ def test_output_of_put_to_is_one_tab_separated_line(village: Village, tmp_path: 
         (["{source}", "--to", "bob", "--as", "nul"], 6),
         (["{source}", "--to", "bob", "--as", "x" * 256], 6),
         (["{folder}/missing", "--to", "bob"], 2),
-        (["{folder}", "--to", "bob"], 2),
         (["{source}", "--to", "bob", "--expires", "31d"], 2),
         (["{source}", "--to", "bob", "--expires", "0s"], 2),
     ],

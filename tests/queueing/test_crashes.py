@@ -15,8 +15,8 @@ from tests.support.crashes import crash_a_delivery
     [
         ("file", "kill", 1, 4),
         ("file", "fail", 3, 4),
-        ("folder", "kill", 5, 13),
-        ("folder", "fail", 9, 13),
+        ("folder", "kill", 5, 21),
+        ("folder", "fail", 9, 21),
     ],
 )
 def test_a_delivery_survives_a_stop_before_one_of_its_steps(
