@@ -24,6 +24,7 @@ from peer.roles import authority_of
 from queueing.errors import Unavailable
 from queueing.rabbitmq_management import ManagementApi, ManagementUrl, management_url
 from queueing.rabbitmq_setup import (
+    CLUSTER_NODES_MIN,
     Account,
     QueueLimits,
     QueueType,
@@ -108,7 +109,7 @@ class Broker:
                             "delete it when it is empty; the next that uses it makes a quorum one",
                         )
         except Unavailable as error:
-            chosen = queue_type or QueueType.CLASSIC
+            chosen = queue_type or self._likely_type
             steps = network_steps(self.network_id, self.url.virtual_host, chosen, limits)
             return self._printed(steps, error, note, {"queue_type": chosen.value})
         return {"done": True, "lines": [], "queue_type": chosen.value, "queue": str(self.url)}
@@ -129,8 +130,14 @@ class Broker:
                 chosen = queue_type or queue_type_for(api.nodes())
                 api.run(steps(chosen))
         except Unavailable as error:
-            return self._printed(steps(queue_type or QueueType.CLASSIC), error, note, told)
+            return self._printed(steps(queue_type or self._likely_type), error, note, told)
         return {"done": True, "lines": [], **told}
+
+    @property
+    def _likely_type(self) -> QueueType:
+        """What is meant where nobody can be asked: who names three nodes has a cluster."""
+        named = len(self.url.nodes) >= CLUSTER_NODES_MIN
+        return QueueType.QUORUM if named else QueueType.CLASSIC
 
     def remove_user(self, peer: str, note: Note) -> dict[str, Any]:
         """Take a peer's account away; what waits in its queues stays."""

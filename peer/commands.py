@@ -261,16 +261,15 @@ class Commands:
             await self._put_all(paths, name, reporter)
             return
         peer_id = await self._presence.resolve(recipient)
-        for path in paths:
-            await self._sending.put_to(
-                path,
-                name,
-                peer_id,
-                reporter,
-                expires_s=arguments.get("expires_s", int),
-                wait=bool(arguments.get("wait", bool)),
-                via=arguments.texts("via"),
-            )
+        await self._sending.put_all_to(
+            paths,
+            name,
+            peer_id,
+            reporter,
+            expires_s=arguments.get("expires_s", int),
+            wait=bool(arguments.get("wait", bool)),
+            via=arguments.texts("via"),
+        )
 
     async def _put_all(self, paths: list[Path], name: str | None, reporter: Reporter) -> None:
         """Offer files in groups, whose records are published together; results as they come."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
+import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ from transfer.push import PushConfig, PushOffer
 
 DELIVERY_PREFIX_MIN = 8
 CONNECT_TIMEOUT_S = 4.0
+AWAY_S = 5.0
+"""For so long one command does not dial a recipient again that it found away."""
 EXPIRY_MARGIN_S = 0.05
 OUTBOX_POLL_S = 2.0
 DIRECT = "direct"
@@ -74,6 +77,34 @@ class Sending:
         self._mail = mail
         self._inbox = inbox
 
+    async def put_all_to(
+        self,
+        paths: Sequence[Path],
+        name: str | None,
+        recipient: bytes,
+        reporter: Reporter,
+        *,
+        expires_s: int | None,
+        wait: bool,
+        via: Sequence[str],
+    ) -> None:
+        """Send files in turn; who was found away is not dialled anew for each of them."""
+        dial_at = 0.0
+        for path in paths:
+            dials = time.monotonic() >= dial_at
+            is_there = await self.put_to(
+                path,
+                name,
+                recipient,
+                reporter,
+                expires_s=expires_s,
+                wait=wait,
+                via=via,
+                dials=dials,
+            )
+            if dials and not is_there:
+                dial_at = time.monotonic() + AWAY_S
+
     async def put_to(
         self,
         path: Path,
@@ -84,12 +115,17 @@ class Sending:
         expires_s: int | None,
         wait: bool,
         via: Sequence[str],
-    ) -> None:
-        """Send one file or folder; reports a SentView."""
+        dials: bool = True,
+    ) -> bool:
+        """Send one file or folder, straight to the recipient only if it `dials`.
+
+        Reports a SentView, and returns whether the recipient was there.
+        """
         if recipient == self._core.identity.peer_id:
             raise BadInput("that is this peer itself", hint="name another peer with --to")
         letter = await self._letter(path, name, recipient, expires_s)
-        channel = await self._channel(recipient) if not via or DIRECT in via else None
+        may_dial = dials and (not via or DIRECT in via)
+        channel = await self._channel(recipient) if may_dial else None
         row: OutboxRow | None = None
         if channel is not None:
             letter = await _hashed(letter, reporter)
@@ -101,6 +137,7 @@ class Sending:
             row = await self._ended(row)
         await reporter.result(sent_view(row))
         _raise_unless_good(row)
+        return channel is not None
 
     async def _letter(
         self,

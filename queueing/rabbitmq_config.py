@@ -20,9 +20,9 @@ class RabbitConfig(msgspec.Struct, frozen=True):
     confirm_timeout_s: float = 60.0
     """How long without any confirm until a publisher gives the connection up."""
     window_max: int = 64
-    """Published messages that may be unconfirmed at a time."""
+    """Published chunks that may be unconfirmed at a time, of all deposits together."""
     window_bytes_max: int = 32 * 1024 * 1024
-    """Their size; one message may always be under way."""
+    """Their size; one chunk may always be under way."""
     prefetch_max: int = 96
     """Messages that the broker may hand over before they are on this peer's disk."""
     batch_max: int = 32

@@ -2,7 +2,8 @@
 
 Owns the hand-over between the main loop and a `Wire`'s thread: futures for what was asked, a queue
 for what arrived. That queue is bounded by the prefetch count, since the broker hands over no more
-than that unsettled; publications are bounded by the publisher's window. Must not know envelopes.
+than that unsettled; publications are bounded by the publisher's window, which all deposits share.
+Must not know envelopes.
 """
 
 import asyncio
@@ -131,7 +132,9 @@ class BrokerLink:
             async with asyncio.timeout(_JOIN_TIMEOUT_S):
                 await asyncio.shield(self._end)
         except TimeoutError:
-            return  # a daemon thread that hangs in a dead socket keeps nobody alive
+            # A daemon thread that hangs in a dead socket keeps nobody alive, nor waiting.
+            self._lose(Unavailable("the queue was closed"))
+            return
         await asyncio.to_thread(self._wire.join, _JOIN_TIMEOUT_S)
 
     def block(self) -> None:

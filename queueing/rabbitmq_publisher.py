@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from queueing.envelope import OuterManifest
 from queueing.errors import (
+    Blocked,
     Expired,
     MailboxFull,
     NoMailbox,
@@ -30,6 +31,7 @@ from queueing.rabbitmq_messages import (
     quorum_sign,
 )
 from queueing.rabbitmq_nodes import BrokerNodes
+from queueing.rabbitmq_window import Window
 from queueing.rabbitmq_wire import Outcome
 from queueing.shared_chunks import in_turn, one_ahead
 from queueing.store import ChunkSource
@@ -99,6 +101,7 @@ class Publisher:
         self._patience = patience
         self._counters = counters
         self._wall_ms = wall_ms
+        self._window = Window(config.window_max, config.window_bytes_max, config.confirm_timeout_s)
         self._link: BrokerLink | None = None
         self._connecting = asyncio.Lock()
 
@@ -164,9 +167,7 @@ class Publisher:
             async for index, sealed in ahead:
                 if len(window) >= window_max:
                     await self._confirm_oldest(link, window, deposit)
-                mail = ChunkMail(manifest.delivery_id, index, manifest.count, sealed)
-                sent = self._publish(link, deposit.queue, mail, manifest.expires_ms)
-                window.append((index, sent))
+                window.append((index, await self._publish_chunk(link, deposit, index, sealed)))
             while window:
                 await self._confirm_oldest(link, window, deposit)
         finally:
@@ -176,6 +177,25 @@ class Publisher:
             for index, sent in window:
                 if _is_confirmed(sent):
                     deposit.missing.discard(index)
+
+    async def _publish_chunk(
+        self, link: BrokerLink, deposit: Deposit, index: int, sealed: bytes
+    ) -> asyncio.Future[Outcome]:
+        """Publish a chunk once there is room for it beside those of all other deposits."""
+        manifest = deposit.manifest
+        mail = ChunkMail(manifest.delivery_id, index, manifest.count, sealed)
+        try:
+            await self._window.enter(len(sealed))
+        except TimeoutError as error:
+            link.block()
+            raise Blocked("the broker confirms nothing") from error
+        try:
+            sent = self._publish(link, deposit.queue, mail, manifest.expires_ms)
+        except BaseException:
+            self._window.leave(len(sealed))
+            raise
+        sent.add_done_callback(lambda _: self._window.leave(len(sealed)))
+        return sent
 
     async def _confirm_oldest(
         self,

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 
 from queueing.errors import MailboxFull, NoMailbox, NotPermitted, QueueError, Unavailable
 from queueing.rabbitmq import RabbitStore
@@ -13,7 +14,7 @@ from queueing.rabbitmq_messages import mail_queue
 from queueing.rabbitmq_nodes import BrokerNodes
 from queueing.rabbitmq_publisher import Counters, Deposit, Patience, Publisher
 from queueing.rabbitmq_url import AmqpUrl, parse_amqp_url
-from queueing.rabbitmq_wire import Outcome
+from queueing.rabbitmq_wire import Outcome, _failure
 from tests.queueing.rabbit_mail import Parties, now_ms, sealed_chunks_of
 from tests.support.broker import free_ports
 
@@ -65,6 +66,23 @@ async def test_broker_without_a_node_that_answers_is_unavailable() -> None:
     url = parse_amqp_url(f"amqp://127.0.0.1:{first},127.0.0.1:{second}")
     with pytest.raises(Unavailable, match=str(first)):
         await BrokerNodes(url, QUICK).open()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("NOT_FOUND - no queue 'q' in vhost '/'", NoMailbox),
+        (
+            "NOT_FOUND - home node 'a@b' of durable queue 'q' in vhost '/' is down or inaccessible",
+            Unavailable,
+        ),
+    ],
+)
+def test_queue_on_a_node_that_is_down_is_not_one_that_is_missing(
+    text: str, kind: type[QueueError]
+) -> None:
+    refusal = _failure(ChannelClosedByBroker(404, text), parse_amqp_url("amqp://host"))
+    assert type(refusal) is kind
 
 
 class RefusingLink:
@@ -124,3 +142,40 @@ async def test_refusal_of_a_cluster_is_believed_when_it_is_repeated(
         with pytest.raises(failure):
             await publisher.deliver(deposit)
     assert link.refusals == 0
+
+
+class SlowLink(RefusingLink):
+    """Confirms what it was given a little later, and knows how much it never had at once."""
+
+    def __init__(self) -> None:
+        super().__init__(0, is_cluster=False)
+        self.unconfirmed = self.most = 0
+
+    def publish(
+        self, queue: str, headers: dict[str, object], *rest: object
+    ) -> asyncio.Future[Outcome]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome] = loop.create_future()
+        self.unconfirmed += 1
+        self.most = max(self.most, self.unconfirmed)
+        loop.call_later(0.001, self.confirm, answer)
+        return answer
+
+    def confirm(self, answer: asyncio.Future[Outcome]) -> None:
+        self.unconfirmed -= 1
+        answer.set_result(Outcome.CONFIRMED)
+
+
+async def test_deposits_at_once_share_one_window(tmp_path: Path) -> None:
+    link, parties = SlowLink(), Parties()
+    config = RabbitConfig(window_max=2)
+    patience = Patience(config, random.Random(0))
+    publisher = Publisher(link, parties.network_id, config, patience, Counters(), now_ms)
+    deposits = []
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        manifest, chunks = parties.seal(tmp_path / str(number), size=4_000_000)
+        deposits.append(Deposit("queue", manifest, chunks, set(range(manifest.count)), True))
+    await asyncio.gather(*map(publisher.deliver, deposits))
+    assert link.most == 2
+    assert not any(deposit.missing for deposit in deposits)

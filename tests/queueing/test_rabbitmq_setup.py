@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peer.broker import Broker
 from queueing.errors import NotPermitted, QueueError, Unavailable
 from queueing.rabbitmq import RabbitStore, reachable
 from queueing.rabbitmq_config import RabbitConfig
@@ -48,6 +49,17 @@ def test_a_cluster_is_three_running_nodes() -> None:
     assert queue_type_for([]) is QueueType.CLASSIC
     assert queue_type_for([up, up, down]) is QueueType.CLASSIC
     assert queue_type_for([up, up, down, up]) is QueueType.QUORUM
+
+
+@pytest.mark.parametrize(("hosts", "kind"), [("a", "classic"), ("a,b,c", "quorum")])
+def test_lines_are_those_of_a_cluster_where_its_nodes_are_named(hosts: str, kind: str) -> None:
+    url = parse_amqp_url(f"amqp://{hosts}/shoal")
+    nobody = management_url(f"http://127.0.0.1:{free_ports(1)[0]}", url)
+    told = Broker(bytes(32), url, nobody, None, LIMITS.queue_bytes_max).set_up(
+        None, lambda *_: None
+    )
+    assert (told["done"], told["queue_type"]) == (False, kind)
+    assert any('"x-queue-type"' in line and kind in line for line in told["lines"])
 
 
 @given(st.binary(min_size=32, max_size=32), PEER_IDS, PEER_IDS)
