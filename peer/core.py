@@ -25,10 +25,11 @@ from peer.database import Database
 from peer.finding import Holder, merge_holders
 from peer.home import Home
 from peer.memory import DhtMemory
-from peer.paces import Paces
+from peer.paces import Paces, rpc_limits
 from peer.reaching import whereabouts
 from rpc.channels import ChannelPool
 from rpc.errors import RpcError
+from rpc.listener import RpcListener
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -94,7 +95,7 @@ class Core:
         database: Database,
         dht: DhtNode,
     ) -> Core:
-        channels = ChannelPool(tls, file.network)
+        channels = ChannelPool(tls, file.network, rpc_limits(config.transfer))
         dht.use_grpc(channels.connect)
         return cls(
             home=home,
@@ -109,6 +110,10 @@ class Core:
             channels=channels,
             paces=Paces.of(config.transfer),
         )
+
+    def listener(self) -> RpcListener:
+        """Return a listener as this peer is known and limited."""
+        return RpcListener(self.tls, self.file.network, rpc_limits(self.config.transfer))
 
     async def close(self) -> None:
         """End channels, the DHT node and the database, in this order."""

@@ -247,7 +247,7 @@ class Fetching:
             "overwrite": overwrite,
             "on_progress": on_progress,
             "on_bad_holder": on_bad_holder,
-            "pace": self._core.paces.gets_down,
+            "pace": self._core.paces.gets.down,
             "on_described": announcing and (lambda: self._announce(wanted.content_id)),
             "config": self._config(
                 timeout_s, in_order=in_order, spreads=announcing is not None and not in_order
@@ -286,7 +286,7 @@ class Fetching:
             no_holder_timeout_s=max(NO_HOLDER_TIMEOUT_S, timeout_s or 0.0),
             timeout_s=timeout_s,
             spreads=spreads and self._core.dht.reach is not Reach.UNREACHABLE,
-            candidates=_candidates_for(self._core.paces.gets_down.rate_bytes_per_s),
+            candidates=_candidates_for(self._core.paces.gets.down.rate_bytes_per_s),
             session=SessionConfig(attempts_max=ATTEMPTS_MAX),
             swarm=SwarmConfig(in_order=in_order),
         )

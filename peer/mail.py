@@ -84,20 +84,13 @@ class Mail:
         self._announcements = 0
         self._ended = asyncio.Event()
         self._hosts = MailHosts(core)
-        self._client = MailboxClient(self._connect, core.file.network.network_id)
+        self._client = MailboxClient(self._connect, core.file.network.network_id, core.paces.mail)
         self.queue_store = self._rabbit(queue_url) if queue_url else None
         self.queue_host = str(parse_amqp_url(queue_url)) if queue_url else None
         """The broker as it may be shown: without credentials."""
         self.desk: BrokerDesk | None = None
         """Keeps others' mail on the broker; None: it lies in the spool."""
-        self.mailbox_store = MailboxStore(
-            self._connect,
-            self._hosts,
-            journal.placements,
-            core.file.network.network_id,
-            core.identity,
-            wall_ms=core.dht.now_ms,
-        )
+        self.mailbox_store = self._mailboxes()
         self.receiver = Receiver(
             core.identity,
             core.file.network.network_id,
@@ -201,6 +194,7 @@ class Mail:
             config=MailboxConfig(
                 keeps_mail=self.keeps_mail, lifetime_max_ms=config.retention_s * 1000
             ),
+            pace=self._core.paces.mail,
         )
 
     async def run(self) -> None:
@@ -349,6 +343,18 @@ class Mail:
             self._hosts.nudged(host_id)
         self.courier.wake()
 
+    def _mailboxes(self) -> MailboxStore:
+        core = self._core
+        return MailboxStore(
+            self._connect,
+            self._hosts,
+            self._journal.placements,
+            core.file.network.network_id,
+            core.identity,
+            wall_ms=core.dht.now_ms,
+            pace=core.paces.mail,
+        )
+
     def _rabbit(self, url: str) -> RabbitStore:
         return RabbitStore(
             parse_amqp_url(url),
@@ -357,6 +363,7 @@ class Mail:
             identity=self._core.identity,
             config=RabbitConfig(ca_file=authority_of(self._core.config, self._core.home)),
             wall_ms=self._core.dht.now_ms,
+            pace=self._core.paces.mail,
         )
 
     async def _connect(self, peer_id: bytes, addresses: Sequence[Address], /) -> grpc.aio.Channel:

@@ -256,14 +256,14 @@ class Peer:
             inbox=inbox,
             config=service_limits(core.config.transfer),
             on_upload=self.traffic.uploaded,
-            up=core.paces.gets_up,
-            down=core.paces.mail_down,
+            up=core.paces.gets.up,
+            down=core.paces.mail.down,
         )
         mailbox = mail.service(lambda context: caller_of(context, core.file.network).peer_id)
         handlers = [service.handler(), mailbox.handler()]
 
         async def bind_tcp(host: str, port: int) -> int:
-            self._listener = RpcListener(core.tls, core.file.network)
+            self._listener = core.listener()
             for handler in (*handlers, bulk_handler(core.dht)):
                 self._listener.add(handler)
             return await self._listener.start(host, port)

@@ -179,6 +179,7 @@ def _of_status(status: StatusView) -> Iterator[Metric]:
             times.add_metric([quantile], value_ms / 1000)
     yield times
     yield _labelled("shoal_drops", "Refused, lost or left out", "reason", status.drops)
+    yield _labelled("shoal_moved_bytes", "Bytes of gets and mail", "what", status.moved)
     yield _labelled("shoal_traffic", "What went as it should", "what", status.traffic)
 
 

@@ -9,30 +9,35 @@ from __future__ import annotations
 import dataclasses
 
 from peer.config import TransferConfig
-from rpc.pace import Pace
+from rpc.config import RpcConfig
+from rpc.pace import BothWays, Pace
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Paces:
     """The lanes of both directions."""
 
-    gets_up: Pace
-    gets_down: Pace
-    mail_up: Pace
-    mail_down: Pace
+    gets: BothWays
+    mail: BothWays
 
     @classmethod
     def of(cls, config: TransferConfig) -> Paces:
         """Begin the limits that a configuration sets; 0 is none."""
-        up = Pace(config.upload_bytes_per_s or None)
-        down = Pace(config.download_bytes_per_s or None)
-        return cls(up, down, Pace(beside=up), Pace(beside=down))
+        gets = BothWays(
+            Pace(config.upload_bytes_per_s or None), Pace(config.download_bytes_per_s or None)
+        )
+        return cls(gets, BothWays.beside(gets))
 
     def moved(self) -> dict[str, int]:
-        """Return the bytes moved since the start, by direction and kind."""
+        """Return the bytes moved since the start, by kind and direction."""
         return {
-            "gets-up": self.gets_up.moved_bytes,
-            "gets-down": self.gets_down.moved_bytes,
-            "mail-up": self.mail_up.moved_bytes,
-            "mail-down": self.mail_down.moved_bytes,
+            "gets-up": self.gets.up.moved_bytes,
+            "gets-down": self.gets.down.moved_bytes,
+            "mail-up": self.mail.up.moved_bytes,
+            "mail-down": self.mail.down.moved_bytes,
         }
+
+
+def rpc_limits(config: TransferConfig) -> RpcConfig:
+    """Return how far connections may read ahead of the limit."""
+    return RpcConfig(read_bytes_per_s=config.download_bytes_per_s or None)

@@ -178,7 +178,7 @@ class Sending:
         """Push to a recipient who is there; None when the connection broke."""
         content = letter.content
         offer = PushOffer(letter.seal_id, content.name, content.manifest, letter.expires_ms)
-        config = PushConfig(pace=self._core.paces.mail_up)
+        config = PushConfig(pace=self._core.paces.mail.up)
         async with reporter.progressing() as tell:
             try:
                 receipt = await content.push(channel, offer, tell, config)

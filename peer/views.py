@@ -170,6 +170,11 @@ class StatusView:
     """What was refused, lost or left out since the start, by reason."""
     traffic: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """What went as it should: datagrams, acknowledgements."""
+    moved: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Bytes of files and mail since the start: of gets and of mail, up and down."""
+    limit_up_bytes_per_s: int | None = None
+    """Over gets and mail together; None: no limit."""
+    limit_down_bytes_per_s: int | None = None
     contacts: int = 0
     """Peers in the routing table."""
     lookups: int = 0

@@ -17,10 +17,12 @@ class Frame(_message.Message):
     def __init__(self, index: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Missing(_message.Message):
-    __slots__ = ("bitmap",)
+    __slots__ = ("bitmap", "frame_bytes_max")
     BITMAP_FIELD_NUMBER: _ClassVar[int]
+    FRAME_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     bitmap: bytes
-    def __init__(self, bitmap: _Optional[bytes] = ...) -> None: ...
+    frame_bytes_max: int
+    def __init__(self, bitmap: _Optional[bytes] = ..., frame_bytes_max: _Optional[int] = ...) -> None: ...
 
 class DepositRequest(_message.Message):
     __slots__ = ("manifest", "frame", "handed_over")
@@ -69,14 +71,16 @@ class ListReply(_message.Message):
     def __init__(self, deliveries: _Optional[_Iterable[_Union[Listed, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class CollectRequest(_message.Message):
-    __slots__ = ("delivery_id", "start", "manifest_only")
+    __slots__ = ("delivery_id", "start", "manifest_only", "frame_bytes_max")
     DELIVERY_ID_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_ONLY_FIELD_NUMBER: _ClassVar[int]
+    FRAME_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     delivery_id: bytes
     start: int
     manifest_only: bool
-    def __init__(self, delivery_id: _Optional[bytes] = ..., start: _Optional[int] = ..., manifest_only: _Optional[bool] = ...) -> None: ...
+    frame_bytes_max: int
+    def __init__(self, delivery_id: _Optional[bytes] = ..., start: _Optional[int] = ..., manifest_only: _Optional[bool] = ..., frame_bytes_max: _Optional[int] = ...) -> None: ...
 
 class CollectReply(_message.Message):
     __slots__ = ("manifest", "frame")

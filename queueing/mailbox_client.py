@@ -19,18 +19,18 @@ from protos import mailbox_pb2 as wire
 from queueing.audit import Answer, Challenge
 from queueing.envelope import OuterManifest, decode_manifest
 from queueing.errors import BadEnvelope, QueueError, Unavailable
-from queueing.frames import Joiner, indexes_of, split
+from queueing.frames import Joiner, frame_bytes, indexes_of, split, wanted_frame_bytes
 from queueing.mailbox_wire import LISTED_MAX, SERVICE, Undecodable, decoder, encode, error_of
 from queueing.receipt import Promise, check_promise
 from queueing.store import ChunkSource, Usage
+from rpc.pace import BothWays
 
 _Reply = TypeVar("_Reply", bound=Message)
 _Step = TypeVar("_Step", wire.DepositReply, wire.CollectReply)
 _PAGES_MAX = 20
 _CALL_TIMEOUT_S = 10.0
-_STREAM_TIMEOUT_S = 60.0
-_SLOWEST_BYTES_PER_S = 128 * 1024
-"""A stream may take as long as this rate needs."""
+STEP_TIMEOUT_S = 60.0
+"""A stream may take as long as it likes, but not as long as this for one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,19 @@ class Connect(Protocol):
 class MailboxClient:
     """Calls one host's Mailbox service."""
 
-    def __init__(self, connect: Connect, network_id: bytes) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        network_id: bytes,
+        pace: BothWays | None = None,
+        *,
+        step_timeout_s: float = STEP_TIMEOUT_S,
+    ) -> None:
+        """Take the way to peers; `pace` is shared with all other mail of this peer."""
         self._connect = connect
         self._network_id = network_id
+        self._pace = pace or BothWays()
+        self._step_timeout_s = step_timeout_s
 
     async def deposit(
         self, host: Host, manifest: OuterManifest, chunks: ChunkSource, *, handed_over: bool = False
@@ -83,22 +93,23 @@ class MailboxClient:
         `handed_over`: the delivery is another's, and we no longer keep it.
         """
         channel = await self._open(host)
-        call = channel.stream_stream(
-            _path("Deposit"), encode, decoder(wire.DepositReply)
-        )(timeout=_stream_timeout_s(manifest.sealed_bytes))  # fmt: skip
+        call = channel.stream_stream(_path("Deposit"), encode, decoder(wire.DepositReply))()
+        steps = _Steps(call, self._step_timeout_s)
         try:
             with _failures():
-                await _write(
-                    call,
-                    wire.DepositRequest(manifest=manifest.encoded, handed_over=handed_over),
+                self._pace.up.note(len(manifest.encoded))
+                await steps.write(
+                    wire.DepositRequest(manifest=manifest.encoded, handed_over=handed_over)
                 )
-                reply = await _read(call, wire.DepositReply, "missing")
+                reply = await steps.read(wire.DepositReply, "missing")
                 missing = indexes_of(reply.missing.bitmap, manifest.count)
+                most_bytes = frame_bytes(self._pace.up, reply.missing.frame_bytes_max)
                 for index in missing:
-                    for frame in split(index, await chunks.read(index)):
-                        await _write(call, wire.DepositRequest(frame=frame))
+                    for frame in split(index, await chunks.read(index), most_bytes):
+                        await self._pace.up.take(len(frame.data))
+                        await steps.write(wire.DepositRequest(frame=frame))
                 await call.done_writing()
-                reply = await _read(call, wire.DepositReply, "promise")
+                reply = await steps.read(wire.DepositReply, "promise")
         finally:
             call.cancel()
         promise = check_promise(
@@ -127,9 +138,10 @@ class MailboxClient:
     async def manifest(self, host: Host, delivery_id: bytes) -> OuterManifest:
         """Fetch a delivery's outer manifest and check that it is this delivery's."""
         request = wire.CollectRequest(delivery_id=delivery_id, manifest_only=True)
-        async with self._collect(host, request, _CALL_TIMEOUT_S) as call:
+        async with self._collect(host, request) as steps:
             with _failures():
-                reply = await _read(call, wire.CollectReply, "manifest")
+                reply = await steps.read(wire.CollectReply, "manifest")
+        self._pace.down.note(len(reply.manifest))
         manifest = decode_manifest(reply.manifest)
         if manifest.delivery_id != delivery_id:
             raise BadEnvelope("the host hands out another delivery's manifest")
@@ -139,15 +151,22 @@ class MailboxClient:
         self, host: Host, manifest: OuterManifest, start: int
     ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield checked sealed chunks in order from `start`; QueueError when the host fails."""
-        request = wire.CollectRequest(delivery_id=manifest.delivery_id, start=start)
+        request = wire.CollectRequest(
+            delivery_id=manifest.delivery_id,
+            start=start,
+            frame_bytes_max=wanted_frame_bytes(self._pace.down),
+        )
         joiner = Joiner(manifest)
         wanted = start
-        async with self._collect(host, request, _stream_timeout_s(manifest.sealed_bytes)) as call:
+        async with self._collect(host, request, manifest.sealed_bytes) as steps:
             with _failures():
-                await _read(call, wire.CollectReply, "manifest")
+                reply = await steps.read(wire.CollectReply, "manifest")
+            self._pace.down.note(len(reply.manifest))
             while wanted < manifest.count:
                 with _failures():
-                    reply = await _read(call, wire.CollectReply, "frame")
+                    reply = await steps.read(wire.CollectReply, "frame")
+                # The next one is read when the limit allows it: gRPC then slows the host down.
+                await self._pace.down.received(len(reply.frame.data))
                 chunk = joiner.add(reply.frame)
                 if chunk is None:
                     continue
@@ -229,37 +248,53 @@ class MailboxClient:
 
     @contextlib.asynccontextmanager
     async def _collect(
-        self, host: Host, request: wire.CollectRequest, timeout_s: float
-    ) -> AsyncIterator[Any]:
+        self, host: Host, request: wire.CollectRequest, size_bytes: int = 0
+    ) -> AsyncIterator["_Steps"]:
         channel = await self._open(host)
-        call = channel.unary_stream(_path("Collect"), encode, decoder(wire.CollectReply))(
-            request, timeout=timeout_s
-        )
+        call = channel.unary_stream(_path("Collect"), encode, decoder(wire.CollectReply))(request)
         try:
-            yield call
+            with self._pace.down.reading(size_bytes):
+                yield _Steps(call, self._step_timeout_s)
         finally:
             call.cancel()  # an abandoned call is never collected otherwise
 
 
-async def _read(call: Any, kind: type[_Step], step: str) -> _Step:
-    reply = await call.read()
-    if reply is grpc.aio.EOF:
-        raise Unavailable("the host ended the call too early")
-    if not isinstance(reply, kind) or reply.WhichOneof("step") != step:
-        raise BadEnvelope("the host's answer cannot be read")
-    return reply
+class _Steps:
+    """The messages of one stream; a host that moves none of them for long is given up."""
 
+    def __init__(self, call: Any, timeout_s: float) -> None:
+        self._call = call
+        self._timeout_s = timeout_s
 
-async def _write(call: Any, message: Message) -> None:
-    try:
-        await call.write(message)
-    except asyncio.InvalidStateError:  # the host ended the call: its status says why
-        code = await call.code()
-        if code is grpc.StatusCode.OK:
-            raise Unavailable("the host ended the call too early") from None
-        raise grpc.aio.AioRpcError(
-            code, grpc.aio.Metadata(), grpc.aio.Metadata(), await call.details()
-        ) from None
+    async def read(self, kind: type[_Step], step: str) -> _Step:
+        async with self._moving():
+            reply = await self._call.read()
+        if reply is grpc.aio.EOF:
+            raise Unavailable("the host ended the call too early")
+        if not isinstance(reply, kind) or reply.WhichOneof("step") != step:
+            raise BadEnvelope("the host's answer cannot be read")
+        return reply
+
+    async def write(self, message: Message) -> None:
+        call = self._call
+        try:
+            async with self._moving():
+                await call.write(message)
+        except asyncio.InvalidStateError:  # the host ended the call: its status says why
+            code = await call.code()
+            if code is grpc.StatusCode.OK:
+                raise Unavailable("the host ended the call too early") from None
+            raise grpc.aio.AioRpcError(
+                code, grpc.aio.Metadata(), grpc.aio.Metadata(), await call.details()
+            ) from None
+
+    @contextlib.asynccontextmanager
+    async def _moving(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except TimeoutError as error:
+            raise Unavailable("the host stood still for too long") from error
 
 
 @contextlib.contextmanager
@@ -275,7 +310,3 @@ def _failures() -> Iterator[None]:
 
 def _path(method: str) -> str:
     return f"/{SERVICE}/{method}"
-
-
-def _stream_timeout_s(size_bytes: int) -> float:
-    return _STREAM_TIMEOUT_S + size_bytes / _SLOWEST_BYTES_PER_S

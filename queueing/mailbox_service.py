@@ -32,7 +32,7 @@ from queueing.errors import (
     Unavailable,
     UnknownDelivery,
 )
-from queueing.frames import Joiner, bitmap_of, split
+from queueing.frames import Joiner, bitmap_of, frame_bytes, split, wanted_frame_bytes
 from queueing.kept import KeptMail
 from queueing.mailbox_wire import (
     CHALLENGES_MAX,
@@ -46,6 +46,7 @@ from queueing.mailbox_wire import (
 )
 from queueing.receipt import make_promise
 from queueing.spool_index import Row, Stage
+from rpc.pace import BothWays
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -105,7 +106,10 @@ class MailboxService:
         *,
         wall_ms: Callable[[], int],
         config: MailboxConfig = MailboxConfig(),
+        pace: BothWays | None = None,
     ) -> None:
+        """Take what is kept; `pace` is shared with all other mail of this peer."""
+        self._pace = pace or BothWays()
         self._spool = spool
         self._identity = identity
         self._network_id = network_id
@@ -150,9 +154,13 @@ class MailboxService:
             manifest, handed_over = await self._read_manifest(context)
             self._check_deposit(caller, manifest, handed_over=handed_over)
             missing = await self._spool.begin(manifest)
-            bitmap = bitmap_of(missing, manifest.count)
-            await context.write(wire.DepositReply(missing=wire.Missing(bitmap=bitmap)))
-            await self._read_chunks(context, manifest, set(missing))
+            wanted = wire.Missing(
+                bitmap=bitmap_of(missing, manifest.count),
+                frame_bytes_max=wanted_frame_bytes(self._pace.down),
+            )
+            await context.write(wire.DepositReply(missing=wanted))
+            with self._pace.down.reading(sum(map(manifest.sealed_size, missing))):
+                await self._read_chunks(context, manifest, set(missing))
             await self._spool.finish(manifest)
             promise = make_promise(
                 self._identity,
@@ -170,6 +178,7 @@ class MailboxService:
         request = await self._read(context)
         if not isinstance(request, wire.DepositRequest) or not request.manifest:
             raise BadEnvelope("a deposit begins with the outer manifest")
+        self._pace.down.note(len(request.manifest))
         return decode_manifest(request.manifest), request.handed_over
 
     def _check_deposit(self, caller: bytes, manifest: OuterManifest, *, handed_over: bool) -> None:
@@ -192,6 +201,8 @@ class MailboxService:
                 return  # `finish` tells that the deposit is not whole
             if not isinstance(request, wire.DepositRequest) or not request.HasField("frame"):
                 raise BadEnvelope("a frame was expected")
+            # The next one is read when the limit allows it: gRPC then slows the sender down.
+            await self._pace.down.received(len(request.frame.data))
             chunk = joiner.add(request.frame)
             if chunk is not None:
                 index, sealed = chunk
@@ -239,12 +250,15 @@ class MailboxService:
         if manifest is None:
             raise UnknownDelivery
         async with self._stream_slot(caller):
+            self._pace.up.note(len(manifest.encoded))
             await self._write(context, wire.CollectReply(manifest=manifest.encoded))
             if request.manifest_only:
                 return
+            most_bytes = frame_bytes(self._pace.up, request.frame_bytes_max)
             for index in range(request.start, manifest.count):
                 sealed = await self._spool.read(manifest, index)
-                for frame in split(index, sealed):
+                for frame in split(index, sealed, most_bytes):
+                    await self._pace.up.take(len(frame.data))
                     await self._write(context, wire.CollectReply(frame=frame))
 
     async def _settle(self, request: wire.SettleRequest, context: _Context) -> wire.SettleReply:

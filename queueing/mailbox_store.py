@@ -36,6 +36,7 @@ from queueing.mailbox_wire import IDS_MAX
 from queueing.placements import PlacementBook
 from queueing.shared_chunks import SharedChunks
 from queueing.store import ChunkSource, DepositReceipt, StoreKind, Usage
+from rpc.pace import BothWays
 
 _Answer = TypeVar("_Answer")
 
@@ -90,8 +91,9 @@ class MailboxStore:
         *,
         wall_ms: Callable[[], int],
         config: MailboxStoreConfig = MailboxStoreConfig(),
+        pace: BothWays | None = None,
     ) -> None:
-        self._client = MailboxClient(connect, network_id)
+        self._client = MailboxClient(connect, network_id, pace)
         self._finder = finder
         self._placements = placements
         self._network_id = network_id

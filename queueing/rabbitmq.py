@@ -35,7 +35,7 @@ from queueing.errors import (
     QueueError,
     Unavailable,
 )
-from queueing.rabbitmq_config import RabbitConfig
+from queueing.rabbitmq_config import RabbitConfig, limited
 from queueing.rabbitmq_health import QueueHealth
 from queueing.rabbitmq_link import BrokerLink
 from queueing.rabbitmq_messages import (
@@ -58,6 +58,7 @@ from queueing.rabbitmq_staging import Staging, Verdict
 from queueing.rabbitmq_url import AmqpUrl, parse_amqp_url
 from queueing.rabbitmq_wire import Message
 from queueing.store import ChunkSource, DepositReceipt, StoreKind, Usage
+from rpc.pace import BothWays
 
 HELD_BY = "rabbitmq"
 JOURNAL_BYTES = 64 * 1024
@@ -98,12 +99,18 @@ class RabbitStore:
         config: RabbitConfig | None = None,
         wall_ms: Callable[[], int] = _wall_ms,
         randomness: random.Random | None = None,
+        pace: BothWays | None = None,
     ) -> None:
-        """Open the staging folder; connects only when used. `identity` is needed for `cancel`."""
+        """Open the staging folder; connects only when used. `identity` is needed for `cancel`.
+
+        `pace` is shared with all other mail of this peer.
+        """
+        pace = pace or BothWays()
         self._network_id = network_id
         self._sign = quorum_sign(network_id)
         self._identity = identity
-        self._config = config or RabbitConfig()
+        self._config = limited(config or RabbitConfig(), pace.down.rate_bytes_per_s)
+        self._down = pace.down
         self._nodes = BrokerNodes(url, self._config)
         self._wall_ms = wall_ms
         self._patience = Patience(self._config, randomness or random.Random())
@@ -120,7 +127,7 @@ class RabbitStore:
         self._drains = asyncio.Semaphore(self._config.drains_max)
         self.counters = Counters()
         self._publisher = Publisher(
-            self._nodes, network_id, self._config, self._patience, self.counters, wall_ms
+            self._nodes, network_id, self._config, self._patience, self.counters, wall_ms, pace.up
         )
 
     async def deposit(self, manifest: OuterManifest, chunks: ChunkSource) -> DepositReceipt:
@@ -320,6 +327,7 @@ class RabbitStore:
         return self._wanted_bytes > 0
 
     async def _take_in(self, link: BrokerLink, messages: list[Message], owner: bytes) -> bool:
+        self._down.note(sum(len(message.body) for message in messages))
         mails = [decode_mail(message.headers, message.body) for message in messages]
         try:
             verdicts = await asyncio.to_thread(
@@ -332,6 +340,8 @@ class RabbitStore:
         except MailboxFull:
             self._stop_reading(mails)
             return False
+        # What is not settled yet the broker counts as under way: it sends little more meanwhile.
+        await self._down.caught_up()
         judged = list(zip((message.tag for message in messages), verdicts, strict=True))
         poison = [tag for tag, verdict in judged if verdict is Verdict.POISON]
         kept = [tag for tag, verdict in judged if verdict is Verdict.KEPT]

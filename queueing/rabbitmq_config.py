@@ -7,6 +7,13 @@ from pathlib import Path
 
 import msgspec
 
+AHEAD_S = 0.5
+"""Under a limit of rate the broker may hand over as much as is read in this time,"""
+MESSAGE_BYTES = 512 * 1024
+"""in messages of the usual size;"""
+AHEAD_MIN = 2
+"""and in any case the next one, while one is made durable."""
+
 
 class RabbitConfig(msgspec.Struct, frozen=True):
     """How the RabbitMQ backend behaves; the defaults suit a near broker."""
@@ -59,3 +66,13 @@ class RabbitConfig(msgspec.Struct, frozen=True):
         times = (self.connect_timeout_s, self.blocked_timeout_s, self.confirm_timeout_s)
         if min(counts) < 1 or min(times) <= 0 or self.prefetch_max > 65_535:
             raise ValueError("limits and times of the queue must be positive")
+
+
+def limited(config: RabbitConfig, rate_bytes_per_s: int | None) -> RabbitConfig:
+    """Return the limits under a rate at which messages may come: then few are handed over ahead."""
+    if rate_bytes_per_s is None:
+        return config
+    ahead = int(rate_bytes_per_s * AHEAD_S) // MESSAGE_BYTES
+    return msgspec.structs.replace(
+        config, prefetch_max=max(AHEAD_MIN, min(config.prefetch_max, ahead))
+    )

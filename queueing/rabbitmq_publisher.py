@@ -35,6 +35,7 @@ from queueing.rabbitmq_window import Window
 from queueing.rabbitmq_wire import Outcome
 from queueing.shared_chunks import in_turn, one_ahead
 from queueing.store import ChunkSource
+from rpc.pace import Pace
 
 
 @dataclass(slots=True)
@@ -94,8 +95,10 @@ class Publisher:
         patience: Patience,
         counters: Counters,
         wall_ms: Callable[[], int],
+        pace: Pace,
     ) -> None:
         self._nodes = nodes
+        self._pace = pace
         self._sign = quorum_sign(network_id)
         self._config = config
         self._patience = patience
@@ -184,6 +187,7 @@ class Publisher:
         """Publish a chunk once there is room for it beside those of all other deposits."""
         manifest = deposit.manifest
         mail = ChunkMail(manifest.delivery_id, index, manifest.count, sealed)
+        await self._pace.take(len(sealed))
         try:
             await self._window.enter(len(sealed))
         except TimeoutError as error:
@@ -227,6 +231,8 @@ class Publisher:
         if expires_ms <= now_ms:
             raise Expired
         encoded = encode_mail(mail)
+        if not isinstance(mail, ChunkMail):  # for those it was waited
+            self._pace.note(len(encoded.body))
         lifetime = expiration(expires_ms, now_ms)
         return link.publish(queue, encoded.headers, encoded.body, lifetime)
 

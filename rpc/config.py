@@ -9,6 +9,10 @@ import msgspec
 
 Options = Sequence[tuple[str, str | int]]
 
+WINDOW_S = 0.1
+WINDOW_MIN_BYTES = 64 * 1024
+WINDOW_MAX_BYTES = 4 * 1024 * 1024
+
 
 class RpcConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Limits; a ValueError when they make no sense."""
@@ -37,11 +41,19 @@ class RpcConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Leaves remembered, so that a reconnect needs no discovery."""
     eviction_grace_s: float = 30.0
     """How long calls may go on over a channel that had to make room."""
+    read_bytes_per_s: int | None = None
+    """The limit of what is read, None for none: a connection then reads little ahead of it."""
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
-            if getattr(self, field.name) <= 0:
+            value = getattr(self, field.name)
+            if value is not None and value <= 0:
                 raise ValueError(f"{field.name} must be positive")
+
+
+def window_bytes(read_bytes_per_s: int) -> int:
+    """Return how much a stream takes in before anybody reads it, under a limit of what is read."""
+    return max(WINDOW_MIN_BYTES, min(WINDOW_MAX_BYTES, int(read_bytes_per_s * WINDOW_S)))
 
 
 def channel_options(config: RpcConfig) -> Options:
@@ -77,6 +89,7 @@ def server_options(config: RpcConfig) -> Options:
 
 def _common_options(config: RpcConfig) -> Options:
     return (
+        *_window_options(config.read_bytes_per_s),
         ("grpc.max_receive_message_length", config.message_bytes_max),
         ("grpc.max_send_message_length", config.message_bytes_max),
         ("grpc.keepalive_time_ms", _ms(config.keepalive_time_s)),
@@ -84,6 +97,18 @@ def _common_options(config: RpcConfig) -> Options:
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.http2.max_pings_without_data", 0),
     )
+
+
+def _window_options(read_bytes_per_s: int | None) -> Options:
+    """Keep a sender from filling a window that grows with the line, where we read slowly.
+
+    What is in the window has come over the line already, whoever reads when: by itself gRPC takes
+    in megabytes. A tenth of a second is enough for the limit on lines with that round trip.
+    """
+    if read_bytes_per_s is None:
+        return ()
+    window = window_bytes(read_bytes_per_s)
+    return (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window))
 
 
 def _ms(seconds: float) -> int:

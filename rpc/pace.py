@@ -6,8 +6,11 @@ cancelled and gives back what it had booked.
 """
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from rpc.config import window_bytes
 from rpc.turns import Ticket, Turns, piece_bytes
 
 LANES_MAX = 4
@@ -103,6 +106,26 @@ class Pace:
     def note(self, size_bytes: int) -> None:
         """Count bytes that need not wait; those that come after wait for them too."""
         self.moved_bytes += size_bytes
+        self._book(size_bytes)
+
+    async def caught_up(self) -> None:
+        """Wait until what was noted, here and elsewhere, is within the limit."""
+        turns = self._meter.started()
+        if turns is not None:
+            await self._meter.turn(turns, self._lane, 0)
+
+    @contextlib.contextmanager
+    def reading(self, size_bytes: int) -> Iterator[None]:
+        """Book what lies in a stream's window while it is read: it came, though nobody read it."""
+        rate = self._meter.rate_bytes_per_s
+        ahead_bytes = 0 if rate is None else min(size_bytes, window_bytes(rate))
+        self._book(ahead_bytes)
+        try:
+            yield
+        finally:
+            self._book(-ahead_bytes)
+
+    def _book(self, size_bytes: int) -> None:
         turns = self._meter.started()
         if turns is not None:
             turns.note(self._lane, size_bytes, now=asyncio.get_running_loop().time())
@@ -122,3 +145,18 @@ class Pace:
         except asyncio.CancelledError:
             self.note(size_bytes - done if is_there else -done)
             raise
+
+
+@dataclass(frozen=True, slots=True)
+class BothWays:
+    """One kind of traffic in both directions; without a limit unless given paces."""
+
+    up: Pace = field(default_factory=Pace)
+    """Bytes to others."""
+    down: Pace = field(default_factory=Pace)
+    """Bytes from others."""
+
+    @classmethod
+    def beside(cls, other: "BothWays") -> "BothWays":
+        """Return what shares its limits equally with another kind of traffic."""
+        return cls(Pace(beside=other.up), Pace(beside=other.down))

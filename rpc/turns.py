@@ -61,7 +61,7 @@ class Turns:
 
     def ask(self, lane: int, size_bytes: int, *, now: float) -> Ticket:
         """Queue a piece; `grant` tells when it may move."""
-        assert size_bytes > 0
+        assert size_bytes >= 0
         self._advance(now)
         ticket, asked = Ticket(lane, size_bytes), self._lanes[lane]
         if not asked.waiting:

@@ -68,7 +68,8 @@ async def receive_push(
             accept = await inbox.offer(caller, offer)
             take = _take_folder if offer.is_folder else _take
             try:
-                await take(context, offer, accept, _Watch(idle, idle_timeout_s), pace)
+                with pace.reading(max(0, offer.size_bytes - accept.committed_bytes)):
+                    await take(context, offer, accept, _Watch(idle, idle_timeout_s), pace)
             finally:
                 await accept.sink.close()
     except TimeoutError:

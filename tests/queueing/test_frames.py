@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from protos import mailbox_pb2
 from queueing import frames
 from queueing.errors import BadEnvelope
+from rpc.pace import Pace
 from tests.queueing.letters import HOUR_MS, content_of, identity, seal
 
 MANIFEST, SOURCE = seal(
@@ -16,13 +17,12 @@ MANIFEST, SOURCE = seal(
 
 
 @pytest.mark.parametrize("piece_bytes", [100_000, frames.FRAME_BYTES_MAX])
-def test_pieces_join_to_the_chunk(monkeypatch, piece_bytes: int) -> None:
-    monkeypatch.setattr(frames, "FRAME_BYTES_MAX", piece_bytes)
+def test_pieces_join_to_the_chunk(piece_bytes: int) -> None:
     joiner = frames.Joiner(MANIFEST)
     joined = [
         chunk
         for index, sealed in enumerate(SOURCE.chunks)
-        for frame in frames.split(index, sealed)
+        for frame in frames.split(index, sealed, piece_bytes)
         if (chunk := joiner.add(frame)) is not None
     ]
     assert joined == list(enumerate(SOURCE.chunks))
@@ -58,3 +58,16 @@ def test_bitmaps_round_trip(case: tuple[int, set[int]]) -> None:
     assert frames.indexes_of(bitmap, count) == sorted(indexes)
     with pytest.raises(BadEnvelope):
         frames.indexes_of(bitmap + b"\0", count)
+
+
+def test_frames_are_short_under_a_limit_here_or_there() -> None:
+    free, slow = Pace(), Pace(1_000_000)
+    assert frames.frame_bytes(free, 0) == frames.FRAME_BYTES_MAX
+    assert frames.frame_bytes(slow, 0) == frames.frame_bytes(slow, 1 << 30) == 20_000
+    assert frames.frame_bytes(free, 10_000) == frames.frame_bytes(slow, 10_000) == 10_000
+    assert frames.wanted_frame_bytes(free) == 0
+    assert frames.wanted_frame_bytes(slow) == 20_000
+
+
+def test_nobody_is_sent_frames_of_a_byte() -> None:
+    assert frames.frame_bytes(Pace(), 1) == frames.FRAME_BYTES_MIN

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rpc.config import window_bytes
 from rpc.pace import Pace
 from simulation.loop import VirtualLoop
 
@@ -134,7 +135,31 @@ def test_note_holds_up_whoever_comes_after() -> None:
     async def main() -> None:
         pace, begun = Pace(RATE), now()
         pace.note(RATE // 2)
+        await pace.caught_up()
+        assert now() - begun == pytest.approx(0.5, rel=0.05)
         await pace.take(1)
         assert now() - begun == pytest.approx(0.5, rel=0.05)
+        assert pace.moved_bytes == RATE // 2 + 1
+
+    in_virtual_time(main)
+
+
+def test_window_of_a_stream_is_counted_while_the_stream_is_read() -> None:
+    async def main() -> None:
+        pace, begun = Pace(RATE), now()
+        with pace.reading(10 * RATE):
+            await pace.received(1)
+            assert now() - begun == pytest.approx(window_bytes(RATE) / RATE, rel=0.05)
+        assert pace.moved_bytes == 1
+
+    in_virtual_time(main)
+
+
+def test_small_file_books_no_more_than_its_size() -> None:
+    async def main() -> None:
+        pace, begun = Pace(RATE), now()
+        with pace.reading(1_000):
+            await pace.received(1_000)
+        assert now() - begun < 0.01
 
     in_virtual_time(main)
