@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from bench.systems import system_of
 from bench.systems.base import Node
+from peer.garbage import keep_turns_short
 
 JOINS_AT_ONCE_MAX = 8
 """Nodes of one process that join at the same time, in every system."""
@@ -38,6 +39,7 @@ async def _host(name: str, count: int) -> None:
     say({"port": nodes[0].port})
     port = int(await lines.readline())
     await join_all(nodes if port else nodes[1:], port or nodes[0].port)
+    keep_turns_short()  # as every running peer does; the same for all systems
     say({"joined": count})
     await lines.read()
 

@@ -24,7 +24,10 @@ from identity.address import Address
 
 ARRAY_HEADS_BYTES = 4
 """What the two arrays of a page may need beyond those of an empty page."""
-_CALLS = {str(call): call for call in wire.Call}
+_OUR_CALLS = {str(call): call for call in wire.OUR_CALLS}
+_STOCK_CALLS = {str(call): call for call in wire.Call if call not in wire.OUR_CALLS}
+_FIND_RECORDS, _PROBE = wire.Call.FIND_RECORDS, wire.Call.PROBE
+"""Looked up once: members of an Enum are slow to come by."""
 GREETED_US_MAX = 1_024
 """Peers whose hello we checked and whose next request we wait for."""
 
@@ -86,15 +89,16 @@ class Answerer:
         """
         if self._own.leaving:
             raise Dropped("leaving")
-        call = _CALLS.get(request.name)
+        call = _OUR_CALLS.get(request.name)
         if call is None:
-            raise Dropped("unknown-call")
-        if call not in wire.OUR_CALLS:
+            call = _STOCK_CALLS.get(request.name)
+            if call is None:
+                raise Dropped("unknown-call")
             if self._stock is None:
                 raise Dropped("stock-call")
             return self._stock.answer(call, request.arguments, message_id, address)
         arguments = wire.read_arguments(request.arguments)
-        if call is wire.Call.PROBE:
+        if call is _PROBE:
             self._on_probe(wire.read_probe(arguments.body))
             return None
         return self._answer_ours(call, arguments, message_id, address, size_bytes)
@@ -139,14 +143,14 @@ class Answerer:
         proof: wire.Proof | None,
         budget_bytes: int,
     ) -> bytes:
-        if call is wire.Call.HELLO:
-            return wire.pack_reply(message_id, wire.Status.OK, proof)
-        if call is wire.Call.FIND_RECORDS:
+        if call is _FIND_RECORDS:
             find = wire.read_find(arguments.body)
             proof_bytes = 0 if proof is None else len(wire.pack_body(proof)) - 1  # else nil
             room_bytes = budget_bytes - _EMPTY_REPLY_BYTES - proof_bytes - ARRAY_HEADS_BYTES
             found = self._desk.find(find, arguments.sender.peer_id, address.host, room_bytes)
-            return wire.pack_reply(message_id, wire.Status.OK, proof, wire.pack_body(found))
+            return wire.pack_found_reply(message_id, proof, found)
+        if call is wire.Call.HELLO:
+            return wire.pack_reply(message_id, wire.Status.OK, proof)
         if proof is not None:  # whose address is not yet known stores nothing in its block's name
             return wire.pack_reply(message_id, wire.Status.TOKEN, proof)
         sender_id = arguments.sender.peer_id

@@ -35,11 +35,12 @@ from identity.address import Address
 Body = TypeVar("Body")
 
 NO_BODY = b"\x90"
+_OK = wire.Status.OK
 ATTEMPTS_MAX = 4
 """Token refused, then a hello, then the call itself; one more for a token that just ran out."""
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True, gc=False):
     """A peer that proved itself at an address, and our token there."""
 
     peer_id: bytes
@@ -47,9 +48,11 @@ class Session(msgspec.Struct, frozen=True):
     token: bytes
     since: float
     """When we got the token: after its life a hello costs less than having it refused."""
+    find_head: bytes
+    """What each `find_records` to it begins with."""
 
 
-class Proven(msgspec.Struct, frozen=True):
+class Proven(msgspec.Struct, frozen=True, gc=False):
     """What an answer to a hello of ours proved."""
 
     peer_id: bytes
@@ -71,7 +74,7 @@ OnFound = Callable[[wire.FoundRecords | DhtError | None], None]
 """Hears what was found, or why nothing; None: our token was refused, so that a hello must go."""
 
 
-class _Exchange(msgspec.Struct, frozen=True):
+class _Exchange(msgspec.Struct, frozen=True, gc=False):
     message_id: bytes
     hello: Hello | None
     reply: wire.Reply
@@ -118,10 +121,9 @@ class Caller:
         now = self._clock()
         if session is None or now - session.since >= TOKEN_LIFE_S:
             return False
-        sender = wire.Sender(self._own.peer_id, session.token)
 
         def build(message_id: bytes) -> bytes:
-            return wire.pack_call(message_id, wire.Call.FIND_RECORDS, sender, body, 0)
+            return wire.pack_headed(message_id, session.find_head, body)
 
         def on_end(outcome: Answer | DhtError) -> None:
             found: wire.FoundRecords | DhtError | None
@@ -141,8 +143,12 @@ class Caller:
         if isinstance(outcome, DhtError):
             self._unanswered(session.peer_id, address)
             raise outcome
+        quick = wire.read_found_reply(outcome.value)
+        if quick is not None and quick.status is _OK:
+            self._sink.on_answered(session.peer_id, address, outcome.rtt_s)
+            return quick.body
         reply = self._read(wire.read_reply, outcome.value)
-        if reply.status is wire.Status.OK:
+        if reply.status is _OK:
             self._sink.on_answered(session.peer_id, address, outcome.rtt_s)
             return self._read(wire.read_found, reply.body)
         if self._sessions.get(address) is session:
@@ -251,6 +257,10 @@ class Caller:
             if self._clock() >= deadline:
                 self._patience.silent(address, now=self._clock())
 
+    def hold_back(self) -> None:
+        """Let whoever was just woken go on before more answers are taken in."""
+        self._protocol.hold_back()
+
     def public_key_at(self, candidate: Candidate) -> bytes | None:
         """The key that a candidate proved at its address, if it did."""
         session = self._session(candidate.peer_id, candidate.address)
@@ -333,7 +343,7 @@ class Caller:
 
     def _session(self, peer_id: bytes | None, address: Address) -> Session | None:
         session = self._sessions.get(address)
-        if session is None or peer_id not in (None, session.peer_id):
+        if session is None or (peer_id is not None and peer_id != session.peer_id):
             return None
         self._sessions.move_to_end(address)
         return session
@@ -436,7 +446,9 @@ class Caller:
             # Somebody else answers there: no word against the peer that we wanted.
             self._protocol.drops[f"answer-{error.reason}"] += 1
             raise NoAnswer(f"{address} is not who we asked for") from error
-        session = Session(proved, proof.answer.public_key, proof.token, self._clock())
+        sender = wire.Sender(self._own.peer_id, proof.token)
+        head = wire.call_head(wire.Call.FIND_RECORDS, sender)
+        session = Session(proved, proof.answer.public_key, proof.token, self._clock(), head)
         self._sessions[address] = session
         self._sessions.move_to_end(address)
         while len(self._sessions) > self._config.sessions_max:

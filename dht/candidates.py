@@ -37,7 +37,7 @@ class PassedOver(enum.StrEnum):
     """The lookup had made as many requests as it may."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """Somebody to ask; what is beside id, address and key is our own opinion, never a reply's."""
 
     peer_id: bytes
@@ -101,22 +101,19 @@ class LookupConfig:
         assert self.addresses_heard_max >= self.addresses_max
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """Send a request to this candidate now, then call next() again."""
 
     candidate: Candidate
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """Nothing to ask: call next() after a reply or a failure, or at this monotonic time."""
 
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True, gc=False):
     """The lookup is over."""
 
 

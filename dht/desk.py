@@ -20,6 +20,7 @@ BIN_HEAD_BYTES = 3
 TOLD_FAILURES_MAX = 0
 """Contacts with more failures in a row are not told to others."""
 _KINDS = {int(kind): kind for kind in Kind}
+_LOOPBACK = Scope.LOOPBACK
 
 
 class RecordDesk:
@@ -138,9 +139,9 @@ class RecordDesk:
         closest = self._table.closest_spread(
             body.key, body.contacts_wanted, exclude=asker_id, failures_max=TOLD_FAILURES_MAX
         )
-        is_near = scope_of(asker_host) is Scope.LOOPBACK
-        told = [each.told_near if is_near else each.told_far for each in closest]
-        return [compact for compact in told if compact is not None]
+        if scope_of(asker_host) is _LOOPBACK:
+            return [told for each in closest if (told := each.told_near) is not None]
+        return [told for each in closest if (told := each.told_far) is not None]
 
     def _page(self, body: wire.FindRecords) -> tuple[Record, ...]:
         return self._find(body, wire.RECORDS_MAX + 1).records

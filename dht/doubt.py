@@ -77,39 +77,58 @@ class Hint:
 class Doubts:
     """Keep the accounts of tellers and public address blocks.
 
-    Inputs: `failed`, `bad`, `answered`. Output: `is_doubtful`. Invariant: each hint counts once;
-    one that answers after all is taken back.
+    Inputs: `told`, `failed`, `bad`, `answered`. Outputs: `is_doubtful`, `named`. Invariant: each
+    hint counts once; one that answers after all is taken back.
+    While nothing has failed nobody is doubted, so that what was told is only noted down; the first
+    failure has it entered into the accounts, in order.
     """
 
     def __init__(self, config: LookupConfig) -> None:
         self._config = config
         self._blocks: dict[str, Account] = {}
+        self._notes: list[tuple[Account | None, Sequence[Hint]]] | None = []
+        """Who told of whom, and (teller None) who answered; None: all is entered at once."""
         self.any_failed = False
 
     def teller(self) -> Account:
         """Open the account of a peer that names candidates."""
         return Account(self._config.teller_failures_max)
 
+    def told(self, teller: Account, hints: Sequence[Hint]) -> None:
+        """Note that a peer named these, which others did before."""
+        if self._notes is not None:
+            self._notes.append((teller, hints))
+            return
+        for hint in hints:
+            hint.told_by(teller, self._config.tellers_max)
+
+    def named(self, hint: Hint) -> int:
+        """Return how many tellers of a hint are remembered."""
+        self._enter_notes()
+        return len(hint.tellers)
+
     def failed(self, hint: Hint) -> None:
         """Note that nobody (or somebody else) answered at a hint's address."""
         if hint.trial is Trial.PENDING:
+            self._enter_notes()
             hint.trial = Trial.FAILED
             self._count_failure(hint, 1)
 
     def answered(self, hint: Hint) -> None:
         """Note that the candidate answered at a hint's address, late perhaps."""
-        if hint.trial is Trial.ANSWERED:
+        if hint.trial is _ANSWERED:
             return
-        if hint.trial is Trial.FAILED:
-            self._count_failure(hint, -1)
-        hint.trial = Trial.ANSWERED
-        for teller in hint.tellers:
-            teller.answers += 1
-        if hint.block:
-            self._block(hint).answers += 1
+        if self._notes is not None:
+            self._notes.append((None, (hint,)))
+        else:
+            if hint.trial is _FAILED:
+                self._count_failure(hint, -1)
+            self._count_answer(hint)
+        hint.trial = _ANSWERED
 
     def bad(self, hint: Hint) -> None:
         """Note a reply that is a lie: whoever named its sender told the truth all the same."""
+        self._enter_notes()
         if hint.trial is Trial.FAILED:
             self._count_failure(hint, -1)
         hint.trial = Trial.PENDING
@@ -136,6 +155,26 @@ class Doubts:
             return False
         return len(hint.tellers) <= block.failures
 
+    def _enter_notes(self) -> None:
+        """Enter what was noted down into the accounts, as if it happened now in the same order."""
+        notes, self._notes = self._notes, None
+        answered: set[Hint] = set()
+        for teller, hints in notes or ():
+            for hint in hints:
+                if teller is None:
+                    self._count_answer(hint)
+                    answered.add(hint)
+                    continue
+                teller.answers += hint in answered
+                if len(hint.tellers) < self._config.tellers_max:
+                    hint.tellers.append(teller)
+
+    def _count_answer(self, hint: Hint) -> None:
+        for teller in hint.tellers:
+            teller.answers += 1
+        if hint.block:
+            self._block(hint).answers += 1
+
     def _count_failure(self, hint: Hint, change: int) -> None:
         self.any_failed = True
         for teller in hint.tellers:
@@ -153,7 +192,7 @@ class Doubts:
 def is_spread(blocks: Sequence[str], block_contacts_max: int) -> bool:
     """Say whether at most so many share a public address block: then `spread` takes them all."""
     public = [block for block in blocks if block]
-    if len(set(public)) == len(public):
+    if not public or len(set(public)) == len(public):
         return True
     return max(Counter(public).values()) <= block_contacts_max
 

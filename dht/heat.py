@@ -56,9 +56,12 @@ class HotKeys:
         return Heat.HOT if now_ms < hot_ms else Heat.COOL
 
 
+_HEATS = {int(heat): heat for heat in Heat}
+
+
 def heat_of_number(number: int) -> Heat:
     """Read a number off the wire; one of a later version asks for the most care."""
-    return Heat(min(number, Heat.HOT_LONG))
+    return _HEATS.get(number, Heat.HOT_LONG)
 
 
 def agreed(heats: Sequence[Heat]) -> Heat:

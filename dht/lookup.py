@@ -26,6 +26,7 @@ from dht.candidates import (
     Wait,
 )
 from dht.doubt import Account, Doubts, Hint, spread
+from dht.sights import Sights
 from dht.window import Entry, choose_window
 from identity.address import Address
 from identity.keys import PEER_ID_BYTES
@@ -79,8 +80,11 @@ class Lookup:
         own_id: bytes,
         goal: Goal,
         config: LookupConfig | None = None,
+        linger_s: float | None = None,
+        soft_timeout_s: float | None = None,
         now: float,
     ) -> None:
+        """Begin; `linger_s` and `soft_timeout_s` stand in for those of the config."""
         self.target = target
         self.goal = goal
         self.started = now
@@ -90,13 +94,18 @@ class Lookup:
         self._slots = self._config.alpha
         self._wanted = self._config.beta if goal is Goal.REFRESH else self._config.k
         self._target_number = int.from_bytes(target, "big")
-        self._linger_s = self._config.linger_s
+        self._linger_s = self._config.linger_s if linger_s is None else linger_s
+        usual_s = self._config.soft_timeout_s if soft_timeout_s is None else soft_timeout_s
+        self._soft_timeout_s = min(usual_s, self._config.hard_timeout_s)
         self._entries: dict[bytes, Entry] = {}
         self._order: list[Entry] = []
+        self._distances: list[int] = []
+        self._sights = Sights(self._config.candidates_max)
         self._open: dict[bytes, Entry] = {}
         self._in_flight = 0
         self._fruitless = 0
         self._hurry_s = math.inf
+        self._hurry_expiry = math.inf
         self._expiry = math.inf
         self._doubts = Doubts(self._config)
         self._doubtful_requests = 0
@@ -220,7 +229,7 @@ class Lookup:
     def hurry(self, wait_s: float) -> None:
         """Ask all of the window now and wait for each no longer than this: there is something."""
         if wait_s < self._hurry_s:
-            self._hurry_s = wait_s
+            self._hurry_s, self._hurry_expiry = wait_s, -math.inf
             self._set_slots()
             self._linger_s = 0.0
             self._window_cache = None
@@ -275,9 +284,8 @@ class Lookup:
         assert self._doubtful_requests <= config.doubtful_requests_max
         assert self._own_id not in self._entries
         assert len(self._order) == len(self._entries) <= config.candidates_max + config.requests_max
-        assert all(
-            a.distance < b.distance for a, b in zip(self._order, self._order[1:], strict=False)
-        )
+        assert self._distances == [each.distance for each in self._order]
+        assert all(a < b for a, b in zip(self._distances, self._distances[1:], strict=False))
         for peer_id, entry in self._entries.items():
             assert (peer_id in self._open) == bool(entry.outstanding)
             assert len(entry.hints) <= config.addresses_heard_max
@@ -340,10 +348,12 @@ class Lookup:
         entry.outstanding.append((now, hint))
         self._open[entry.peer_id] = entry
         soft_s = hint.candidate.soft_timeout_s
-        if soft_s is None:
-            soft_s = self._config.soft_timeout_s
-        entry.soft_deadline = now + min(soft_s, self._config.hard_timeout_s)
+        soft_s = (
+            self._soft_timeout_s if soft_s is None else min(soft_s, self._config.hard_timeout_s)
+        )
+        entry.soft_deadline = now + soft_s
         self._expiry = min(self._expiry, entry.soft_deadline)
+        self._hurry_expiry = min(self._hurry_expiry, now + self._hurry_s)
         self._in_flight += 1
         self.requests += 1
         if self._doubts.is_doubtful(hint):
@@ -357,7 +367,7 @@ class Lookup:
         hard_s = self._config.hard_timeout_s
         for entry in list(self._open.values()):
             while entry.outstanding and now >= entry.outstanding[0][0] + hard_s:
-                self._fail(entry, entry.outstanding.popleft()[1])
+                self._fail(entry, entry.outstanding.pop(0)[1])
             if entry.standing is Standing.ASKED and now >= entry.soft_deadline:
                 self._doubts.failed(entry.hint)
                 self._stand(entry, Standing.HEARD if entry.untried else Standing.LATE)
@@ -394,31 +404,23 @@ class Lookup:
         return hard_deadline
 
     def _next_deadline(self, now: float) -> float:
-        deadline, hurry_s, hard_s = self._window_until, self._hurry_s, self._config.hard_timeout_s
-        for entry in self._open.values():
-            if entry.standing is _ASKED and entry.soft_deadline < deadline:
-                deadline = entry.soft_deadline
-            if (hard_deadline := entry.outstanding[0][0] + hard_s) < deadline:
-                deadline = hard_deadline
-            if now < (hurry_end := entry.outstanding[-1][0] + hurry_s) < deadline:
-                deadline = hurry_end
-        return deadline
+        """Return when something may change by itself; never too late, and seldom too early."""
+        if now >= self._hurry_expiry:
+            ends = [self._hurry_end(each) for each in self._open.values()]
+            self._hurry_expiry = min((end for end in ends if end > now), default=math.inf)
+        return min(self._window_until, self._expiry, self._hurry_expiry)
 
     # Candidates
 
     def _hear_from(self, peer_id: bytes, candidates: Sequence[Candidate]) -> None:
         """Take what one reply names; most of it is known already, where it was heard of before."""
-        named = {candidate.peer_id for candidate in candidates}
-        if len(named) < len(candidates) or len(named) > self._config.k or peer_id in named:
-            candidates = self._distinct(peer_id, candidates)
         teller = self._doubts.teller()
-        entries, tellers_max = self._entries, self._config.tellers_max
-        for candidate in candidates:
-            known = entries.get(candidate.peer_id)
-            if known is not None and known.hint.candidate.address == candidate.address:
-                known.hint.told_by(teller, tellers_max)
-            else:
+        hints = self._sights.hints(candidates)
+        if hints is None or len(hints) > self._config.k or self._entries[peer_id].hint in hints:
+            for candidate in self._distinct(peer_id, candidates):
                 self._hear(candidate, teller)
+        else:
+            self._doubts.told(teller, hints)
 
     def _distinct(self, peer_id: bytes, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the first k that one peer names, each once, and never itself."""
@@ -438,12 +440,14 @@ class Lookup:
         hint = entry.hints.get(address)
         if hint is not None:
             if teller is not None:
-                hint.told_by(teller, self._config.tellers_max)
+                self._doubts.told(teller, (hint,))
+                self._sights.know(candidate, hint)
             return
         closed = entry.standing is Standing.ANSWERED or entry.is_bad
         if closed or len(entry.hints) >= self._config.addresses_heard_max:
             return
         entry.hints[address] = hint = self._hint(candidate, teller)
+        self._sights.give_up()
         if entry.tries < self._config.addresses_max:
             entry.untried.append(hint)
             if entry.standing in (Standing.LATE, Standing.DEAD):
@@ -454,9 +458,12 @@ class Lookup:
         peer_id = candidate.peer_id
         hint = self._hint(candidate, teller)
         distance = int.from_bytes(peer_id, "big") ^ self._target_number
+        self._sights.know(candidate, hint)
         entry = Entry(peer_id, distance, hint, {candidate.address: hint}, [hint])
         self._entries[peer_id] = entry
-        bisect.insort(self._order, entry, key=lambda each: each.distance)
+        place = bisect.bisect_left(self._distances, distance)
+        self._distances.insert(place, distance)
+        self._order.insert(place, entry)
         self._window_cache = None
 
     def _hint(self, candidate: Candidate, teller: Account | None) -> Hint:
@@ -474,7 +481,9 @@ class Lookup:
             if each.standing is Standing.HEARD and not each.outstanding and not each.tries
         ]
         unasked.sort(key=lambda each: not self._doubts.is_doubtful(each.choose(self._doubts)))
+        self._sights.forget()
         for entry in unasked[:excess]:
             del self._entries[entry.peer_id]
         self._order = [each for each in self._order if each.peer_id in self._entries]
+        self._distances = [each.distance for each in self._order]
         self._window_cache = None

@@ -24,6 +24,10 @@ from dht.routing import Table
 from identity.address import Address
 
 OUTSTANDING_MAX = 4_096
+HELD_MAX = 256
+"""Datagrams that wait for the loop's next turn; what else comes is taken at once."""
+_RESPONSE = wire.FrameKind.RESPONSE
+"""Looked up once: a member of an Enum takes as long as the rest of what is done with a frame."""
 
 
 class Sealer(Protocol):
@@ -73,6 +77,7 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
         self._handler = handler
         self._entropy = entropy
         self._waiting: dict[bytes, tuple[OnAnswer, Address]] = {}
+        self._held: list[tuple[bytes, tuple[str, int]]] | None = None
         self._is_v6 = False
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -110,6 +115,9 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take one datagram; whatever is wrong with it becomes a counter."""
+        if self._held is not None and len(self._held) < HELD_MAX:
+            self._held.append((data, addr))
+            return
         self.received += 1
         self.received_bytes += len(data)
         address = source_of_datagram(addr[0], addr[1])
@@ -133,6 +141,21 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
 
     # Our side
 
+    def hold_back(self) -> None:
+        """Take what else comes in this turn of the loop in its next: the woken go first.
+
+        A loop hands over dozens of datagrams in one turn, and whoever waits for what the first
+        brought would wait for all of them.
+        """
+        if self._held is None:
+            self._held = []
+            asyncio.get_running_loop().call_soon(self._take_held)
+
+    def _take_held(self) -> None:
+        held, self._held = self._held, None
+        for data, addr in held or ():
+            self.datagram_received(data, addr)
+
     def ask(self, address: Address, build: Callable[[bytes], bytes], on_answer: OnAnswer) -> bytes:
         """Send a request and return its id; `on_answer` hears the first answer from its address.
 
@@ -151,7 +174,8 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def send(self, plain: bytes, address: Address) -> None:
         """Seal a frame and send it, unless the endpoint is closed."""
-        if not self.is_open:
+        transport = self.transport
+        if transport is None or transport.is_closing():
             return
         self.sent += 1
         host = address.host
@@ -159,18 +183,17 @@ class ShoalProtocol(KademliaProtocol):  # type: ignore[misc]
             host = f"::ffff:{host}"
         data = self._sealer.seal(plain)
         self.sent_bytes += len(data)
-        self.transport.sendto(data, (host, address.port))
+        transport.sendto(data, (host, address.port))
 
     def _take(self, plain: bytes, address: Address) -> None:
         frame = wire.split_frame(plain)
-        match frame.kind:
-            case wire.FrameKind.REQUEST:
-                request = wire.read_request(frame.value)
-                reply = self._handler.answer(request, frame.message_id, address, len(plain))
-                if reply is not None:
-                    self.send(reply, address)
-            case wire.FrameKind.RESPONSE:
-                self._take_response(frame, address)
+        if frame.kind is _RESPONSE:
+            self._take_response(frame, address)
+            return
+        request = wire.read_request(frame.value)
+        reply = self._handler.answer(request, frame.message_id, address, len(plain))
+        if reply is not None:
+            self.send(reply, address)
 
     def _take_response(self, frame: wire.Frame, address: Address) -> None:
         waiting = self._waiting.get(frame.message_id)

@@ -24,6 +24,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from dht.hints import Scope, scope_of
 from identity.address import Address
 
@@ -59,8 +61,7 @@ class ReachConfig:
         assert 0 < self.retry_min_s <= self.retry_max_s
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
+class Witness(msgspec.Struct, frozen=True, gc=False):
     """A proven contact that may be asked to dial back."""
 
     peer_id: bytes

@@ -9,12 +9,13 @@ ids on its upper bound, reads the clock, spawns pings, and ignores a contact on 
 
 from __future__ import annotations
 
+import bisect
 import enum
 import random
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from kademlia.node import Node
 from kademlia.routing import RoutingTable
@@ -37,6 +38,10 @@ __all__ = [
     "TableConfig",
     "contacts_from_rows",
 ]
+
+
+FAILURES_MAX: Final = 1 << 30
+"""More failures in a row than any contact has."""
 
 
 class Admission(enum.Enum):
@@ -78,6 +83,12 @@ class Table(RoutingTable):  # type: ignore[misc]
         since, top = self._created, (1 << ID_BITS) - 1
         whole = Bucket(0, top, self._config, last_updated=since, placed=self._placed)
         self.buckets = [whole]
+        self._index_buckets()
+
+    def split_bucket(self, index: int) -> None:
+        """Put both halves of a bucket in its place."""
+        super().split_bucket(index)
+        self._index_buckets()
 
     def __len__(self) -> int:
         return len(self._placed)
@@ -115,7 +126,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         number = int.from_bytes(peer_id, "big")
         bucket = self._bucket_of(number)
         placed = self._placed.get(number)
-        known = placed or bucket.replacement_nodes.get(peer_id)
+        known = bucket.replacement_nodes.get(peer_id) if placed is None else placed
         if known is None or known.address != address:
             return False
         known.answered(now, rtt_s)
@@ -195,12 +206,10 @@ class Table(RoutingTable):  # type: ignore[misc]
         than that, for lists that are handed to others.
         """
         found: list[Contact] = []
-        for ranked in self._ranked(key):
-            for contact in ranked:
-                if _suits(contact, exclude, failures_max):
-                    found.append(contact)
-                    if len(found) == k:
-                        return found
+        for ranked in self._ranked(key, exclude, failures_max):
+            found += ranked
+            if len(found) >= k:
+                return found[:k]
         return found
 
     def closest_spread(
@@ -219,9 +228,8 @@ class Table(RoutingTable):  # type: ignore[misc]
         found = self.closest(key, k, exclude=exclude, failures_max=failures_max)
         if is_spread([contact.block for contact in found], self._config.closest_block_contacts_max):
             return found
-        ranked = chain.from_iterable(self._ranked(key))
         return spread(
-            (each for each in ranked if _suits(each, exclude, failures_max)),
+            chain.from_iterable(self._ranked(key, exclude, failures_max)),
             k,
             block_of=lambda contact: contact.block,
             block_contacts_max=self._config.closest_block_contacts_max,
@@ -271,6 +279,8 @@ class Table(RoutingTable):  # type: ignore[misc]
         assert self.buckets[-1].range[1] == (1 << ID_BITS) - 1
         for left, right in zip(self.buckets, self.buckets[1:], strict=False):
             assert left.range[1] + 1 == right.range[0]
+        assert self._lowers == [bucket.range[0] for bucket in self.buckets]
+        assert list(self._by_lower.values()) == self.buckets
         nodes = [contact for bucket in self.buckets for contact in bucket.nodes.values()]
         assert {contact.long_id: contact for contact in nodes} == self._placed
         for bucket in self.buckets:
@@ -317,17 +327,27 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     # Helpers
 
-    def _ranked(self, key: bytes) -> Iterator[Iterator[Contact]]:
-        """Yield the contacts by their distance to a key, a bucket's at a time."""
+    def _ranked(
+        self, key: bytes, exclude: bytes | None, failures_max: int | None
+    ) -> Iterator[list[Contact]]:
+        """Yield those that suit by their distance to a key, a bucket's at a time."""
         target = int.from_bytes(key, "big")
+        excluded = None if exclude is None else self.contact(exclude)
+        failures_max = FAILURES_MAX if failures_max is None else failures_max
         # Buckets are aligned: all ids of one are closer to the key than all ids of a farther one,
         # and so is its lower bound.
-        buckets = [(bucket.range[0] ^ target, bucket) for bucket in self.buckets if bucket.nodes]
-        buckets.sort()
-        for _, bucket in buckets:
-            contacts = bucket.by_number
+        buckets = self._by_lower
+        for nearness in sorted([lower ^ target for lower in buckets]):
+            contacts = buckets[nearness ^ target].by_number
             distances = sorted([number ^ target for number in contacts])
-            yield (contacts[distance ^ target] for distance in distances)
+            ranked = [contacts[distance ^ target] for distance in distances]
+            yield [
+                each for each in ranked if each.failures <= failures_max and each is not excluded
+            ]
+
+    def _index_buckets(self) -> None:
+        self._lowers = [bucket.range[0] for bucket in self.buckets]
+        self._by_lower = dict(zip(self._lowers, self.buckets, strict=True))
 
     def _kept(self) -> list[Contact]:
         kept = [*self.contacts(), *reversed(self._departed.values())]
@@ -337,14 +357,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         return self.buckets[self._position_of(long_id)]
 
     def _position_of(self, long_id: int) -> int:
-        lower, upper = 0, len(self.buckets) - 1
-        while lower < upper:
-            middle = (lower + upper) // 2
-            if long_id <= self.buckets[middle].range[1]:
-                upper = middle
-            else:
-                lower = middle + 1
-        return lower
+        return bisect.bisect_right(self._lowers, long_id) - 1
 
     def _admit(self, contact: Contact) -> Admission:
         for _ in range(ID_BITS + 1):
@@ -384,10 +397,6 @@ class Table(RoutingTable):  # type: ignore[misc]
         while len(self._departed) > self._config.departed_max:
             self._departed.popitem(last=False)
         return contact
-
-
-def _suits(contact: Contact, exclude: bytes | None, failures_max: int | None) -> bool:
-    return contact.id != exclude and (failures_max is None or contact.failures <= failures_max)
 
 
 def contacts_from_rows(rows: Iterable[ContactRow], *, contacts_max: int = 1_000) -> list[Contact]:

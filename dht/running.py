@@ -8,7 +8,6 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Protocol, assert_never
 
@@ -28,6 +27,9 @@ from identity.address import Address
 
 Take = Callable[[Candidate, wire.FoundRecords], Sequence[Candidate]]
 """Takes what a candidate answered, and returns whom it names that is worth a try."""
+ASKS_MAX = 4
+"""Requests that a lookup sends in one turn of the loop. The nearest are asked first: what they
+answer is taken in while the others are asked."""
 OnLate = Callable[[Candidate], Coroutine[None, None, None]]
 
 
@@ -37,6 +39,8 @@ class Finder(Protocol):
     async def find(self, candidate: Candidate, body: wire.FindRecords) -> wire.FoundRecords: ...
 
     def find_soon(self, candidate: Candidate, body: bytes, on_found: OnFound) -> bool: ...
+
+    def hold_back(self) -> None: ...
 
 
 class LookupRunner:
@@ -76,8 +80,6 @@ class LookupRunner:
         """Make a lookup that starts from these, else from the closest contacts of the table."""
         now = self._clock()
         self._table.looked_up(target, now)
-        limits = self._config.lookup
-        soft_s = self.expected_s()
         seeds = seeds or self.seeds(target)
         if trace is not None:
             trace(Began(tuple(seeds), now))
@@ -86,7 +88,9 @@ class LookupRunner:
             [self._patience.annotate(each, now=now) for each in seeds],
             own_id=self._table.node.id,
             goal=goal,
-            config=replace(limits, linger_s=linger_s, soft_timeout_s=soft_s),
+            config=self._config.lookup,
+            linger_s=linger_s,
+            soft_timeout_s=self.expected_s(),
             now=now,
         )
 
@@ -201,6 +205,8 @@ class _Drive:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = math.inf
+        self._is_soon = False
+        """We go on in the loop's next turn."""
 
     async def to_the_end(self) -> None:
         """Return when the lookup is done; NotListening when the node closes first."""
@@ -213,11 +219,28 @@ class _Drive:
             if self._ended.done() and not self._ended.cancelled():
                 self._ended.exception()  # read, should we be cancelled just as the node closes
 
+    def _advance_soon(self) -> None:
+        """Go on in the loop's next turn: what was woken, and what has come in, goes first."""
+        if not self._is_soon:
+            self._is_soon = True
+            self._loop.call_soon(self._advance_now)
+
+    def _advance_now(self) -> None:
+        self._is_soon = False
+        self._advance()
+
     def _advance(self) -> None:
+        if self._is_soon:
+            return
+        asked = 0
         while not self._ended.done():
             match self._lookup.next(self._clock()):
                 case Ask(candidate):
                     self._begin(candidate)
+                    asked += 1
+                    if asked == ASKS_MAX:
+                        self._advance_soon()
+                        return
                 case Wait(until_s):
                     self._wake_at(until_s)
                     return
@@ -267,8 +290,13 @@ class _Drive:
             if found is None:
                 self._spawn(self._call(candidate))
                 return
+            was_hurried = self._lookup.is_hurried
             self._settle(candidate, found)
-            self._advance()
+            if self._lookup.is_hurried and not was_hurried:
+                self._advance_soon()  # whoever waits for the first hit hears of it before
+                self._finder.hold_back()
+            else:
+                self._advance()
         except Exception as error:  # whoever waits for the lookup raises it
             if self._ended.done():
                 raise

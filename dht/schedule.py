@@ -22,7 +22,6 @@ expires no earlier than anything that was published before it, whatever our cloc
 
 import bisect
 import hashlib
-import heapq
 import itertools
 import random
 from collections.abc import Iterable, Sequence
@@ -37,6 +36,7 @@ from dht.drafts import (
     row_of,
     sign_draft,
 )
+from dht.due import DueTimes
 from dht.errors import BadRecord, ScheduleFull
 from dht.records import (
     CLOCK_AHEAD_MAX_MS,
@@ -67,8 +67,8 @@ __all__ = [
 DRAFT_ID_BYTES = 20
 LEAVING_KINDS = (Kind.NAME, Kind.CONTENT, Kind.WORD, Kind.MAIL)
 BACKOFF_DOUBLINGS_MAX = 16
-DUE_SLACK_MAX = 1_024
-"""Outdated entries that the queue of due times may hold beside those that count."""
+ENDS_MAX = 256
+"""Drafts that one call forgets at their end; the next one goes on."""
 LOOK_MAX = 2_048
 """Drafts that one call looks through for due ones, so that it takes some milliseconds."""
 SORTED_SHARE = 8
@@ -93,9 +93,8 @@ class PublishSchedule:
         # (key, draft id) in order: a sweep visits neighbouring keys, which have the same storers.
         self._order: list[tuple[bytes, bytes]] = []
         self._swept: tuple[bytes, bytes] = (b"", b"")
-        # When which draft is due or over; an entry counts while its draft still says the same.
-        self._due: list[tuple[int, bytes]] = []
-        self._ends: list[tuple[int, bytes]] = []
+        self._due = DueTimes()
+        self._ends = DueTimes()
         self._changed: dict[bytes, None] = {}
         self._deleted: dict[bytes, None] = {}
 
@@ -217,32 +216,20 @@ class PublishSchedule:
         plan.due_ms = due_ms
         plan.in_flight = False
         self._changed[plan.draft_id] = None
-        heapq.heappush(self._due, (due_ms, plan.draft_id))
-        if len(self._due) > 2 * len(self._plans) + DUE_SLACK_MAX:
-            self._due = [(each.due_ms, each.draft_id) for each in self._plans.values()]
-            heapq.heapify(self._due)
+        self._due.set(plan.draft_id, due_ms)
 
     def _set_end(self, plan: Plan, until_ms: int | None) -> None:
         plan.until_ms = until_ms
         if until_ms is None:
-            return
-        heapq.heappush(self._ends, (until_ms, plan.draft_id))
-        if len(self._ends) > 2 * len(self._plans) + DUE_SLACK_MAX:
-            ending = [each for each in self._plans.values() if each.until_ms is not None]
-            self._ends = [(each.until_ms or 0, each.draft_id) for each in ending]
-            heapq.heapify(self._ends)
+            self._ends.drop(plan.draft_id)
+        else:
+            self._ends.set(plan.draft_id, until_ms)
 
     # --- what to publish now --------------------------------------------------------------------
 
     def next_due_ms(self) -> int | None:
         """Tell when `due` can have something, never later than it has; None without drafts."""
-        while self._due:
-            due_ms, draft_id = self._due[0]
-            plan = self._plans.get(draft_id)
-            if plan is not None and plan.due_ms == due_ms:
-                return due_ms
-            heapq.heappop(self._due)
-        return None
+        return self._due.earliest()
 
     def due(self, now_ms: int, limit: int) -> list[Draft]:
         """Hand out at most `limit` due drafts, and what goes along, in the order of their keys.
@@ -338,14 +325,13 @@ class PublishSchedule:
 
     def _forget_ended(self, now_ms: int) -> None:
         """Forget mail records past their expiry, and tombstones of what has expired by itself."""
-        while self._ends and self._ends[0][0] <= now_ms:
-            until_ms, draft_id = heapq.heappop(self._ends)
-            plan = self._plans.get(draft_id)
-            if plan is not None and plan.until_ms == until_ms:
-                self._forget(plan)
+        for draft_id in self._ends.over(now_ms, ENDS_MAX):
+            self._forget(self._plans[draft_id])
 
     def _forget(self, plan: Plan) -> None:
         del self._plans[plan.draft_id]
+        self._due.drop(plan.draft_id)
+        self._ends.drop(plan.draft_id)
         del self._order[bisect.bisect_left(self._order, (plan.key, plan.draft_id))]
         self._changed.pop(plan.draft_id, None)
         self._deleted[plan.draft_id] = None

@@ -103,7 +103,8 @@ class Flights(Generic[AnyWork]):
 
         def end(_: asyncio.Task[None]) -> None:
             self._forget(key, flight)
-            flight.finish(NotListening())  # unless it ended by itself
+            if not flight.end.done():
+                flight.finish(NotListening())
 
         flight.task.add_done_callback(end)
         flight.end.add_done_callback(lambda _: self._forget(key, flight))

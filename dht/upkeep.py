@@ -233,9 +233,12 @@ class Upkeep:
         Those near an id first, in turns; what is far from all that changed costs next to nothing.
         """
         k = self._config.lookup.k
+        keys = self._store.near_keys(target, HANDOFF_KEYS_MAX)
+        if not keys:  # as with most peers of a network in which little is shared
+            return
         ids = sorted(contact.long_id for contact in self._table.contacts())
         closer_max = CROWD * k
-        for place, key in enumerate(self._store.near_keys(target, HANDOFF_KEYS_MAX)):
+        for place, key in enumerate(keys):
             if place % HANDOFF_TURN == HANDOFF_TURN - 1:
                 await asyncio.sleep(0)
             number = int.from_bytes(key, "big")

@@ -7,7 +7,6 @@ anybody is asked or when the lookup ends (`dht.lookup`), nor why somebody is dou
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +26,7 @@ class Entry:
     hints: dict[Address, Hint]
     untried: list[Hint]
     standing: Standing = Standing.HEARD
-    outstanding: deque[tuple[float, Hint]] = field(default_factory=deque)
+    outstanding: list[tuple[float, Hint]] = field(default_factory=list)
     """When and where the requests without reply or failure were sent, oldest first."""
     soft_deadline: float = math.inf
     tries: int = 0
@@ -39,7 +38,7 @@ class Entry:
             return self.untried[0]
         return max(
             self.untried,
-            key=lambda hint: (not doubts.is_doubtful(hint), hint.is_ours, len(hint.tellers)),
+            key=lambda hint: (not doubts.is_doubtful(hint), hint.is_ours, doubts.named(hint)),
         )
 
     def linger_end(self, linger_s: float) -> float:

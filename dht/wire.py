@@ -76,7 +76,7 @@ class Status(enum.IntEnum):
     """The address token was missing, wrong or too old: repeat with a hello or the new token."""
 
 
-class Sender(msgspec.Struct, frozen=True, array_like=True):
+class Sender(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who asks: a claimed id with an address token, or with a signed hello."""
 
     peer_id: PeerIdBytes
@@ -84,14 +84,14 @@ class Sender(msgspec.Struct, frozen=True, array_like=True):
     hello: Hello | None = None
 
 
-class SayHello(msgspec.Struct, frozen=True, array_like=True):
+class SayHello(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Ask for a proof, in return for a hello or unasked."""
 
     in_return: bool = False
     """A hello in return is not answered by another one: two peers would greet for ever."""
 
 
-class FindRecords(msgspec.Struct, frozen=True, array_like=True):
+class FindRecords(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Ask for the records under a key, and for the contacts closest to it."""
 
     key: KeyBytes
@@ -108,7 +108,7 @@ class FindRecords(msgspec.Struct, frozen=True, array_like=True):
     """How one more word of the filename begins, folded; empty: any name will do."""
 
 
-class FoundRecords(msgspec.Struct, frozen=True, array_like=True):
+class FoundRecords(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A page of records with the cursor of the next one, and compact contacts."""
 
     records: Annotated[tuple[RecordBytes, ...], msgspec.Meta(max_length=RECORDS_MAX)] = ()
@@ -119,13 +119,13 @@ class FoundRecords(msgspec.Struct, frozen=True, array_like=True):
     """How complete the records of a word are: see `dht.heat`."""
 
 
-class StoreRecords(msgspec.Struct, frozen=True, array_like=True):
+class StoreRecords(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Ask to keep a batch of signed records."""
 
     records: Annotated[tuple[RecordBytes, ...], msgspec.Meta(min_length=1, max_length=RECORDS_MAX)]
 
 
-class VerdictLine(msgspec.Struct, frozen=True, array_like=True):
+class VerdictLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a storer did with one record."""
 
     verdict: Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -133,14 +133,14 @@ class VerdictLine(msgspec.Struct, frozen=True, array_like=True):
     our_ms: WallMs | None = None
 
 
-class StoredRecords(msgspec.Struct, frozen=True, array_like=True):
+class StoredRecords(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A verdict for each record, in order, and the storer's signature over all of them."""
 
     verdicts: Annotated[tuple[VerdictLine, ...], msgspec.Meta(max_length=RECORDS_MAX)]
     signature: SignatureBytes
 
 
-class DialBack(msgspec.Struct, frozen=True, array_like=True):
+class DialBack(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Ask to be dialled at a port of the host that this request comes from.
 
     Asked again with the same nonce it tells what became of it.
@@ -164,19 +164,19 @@ class DialBackState(enum.IntEnum):
     """Nothing was or will be tried: ask somebody else."""
 
 
-class DialledBack(msgspec.Struct, frozen=True, array_like=True):
+class DialledBack(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The answer to `dial_back`."""
 
     state: DialBackState
 
 
-class Probe(msgspec.Struct, frozen=True, array_like=True):
+class Probe(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What comes from a fresh port to whoever asked to be dialled; it is not answered."""
 
     nonce: ProbeNonce
 
 
-class Proof(msgspec.Struct, frozen=True, array_like=True):
+class Proof(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The answer to a hello: who answers, a token for the asker's address, the wall time."""
 
     answer: HelloAnswer
@@ -184,7 +184,7 @@ class Proof(msgspec.Struct, frozen=True, array_like=True):
     wall_ms: WallMs
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True):
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The envelope of every answer to a call of ours."""
 
     status: Status
@@ -192,7 +192,15 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     body: msgspec.Raw = msgspec.Raw(b"\xc0")
 
 
-class Frame(msgspec.Struct, frozen=True):
+class FoundReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A `Reply` to `find_records` with its body in place: the same bytes, taken in one step."""
+
+    status: Status
+    proof: Proof | None
+    body: FoundRecords
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """A datagram taken apart, its value still undecoded."""
 
     kind: FrameKind
@@ -200,14 +208,14 @@ class Frame(msgspec.Struct, frozen=True):
     value: msgspec.Raw
 
 
-class Request(msgspec.Struct, frozen=True, array_like=True):
+class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The value of a request frame: a function's name and its arguments."""
 
     name: Annotated[str, msgspec.Meta(max_length=CALL_NAME_BYTES_MAX)]
     arguments: msgspec.Raw
 
 
-class CallArguments(msgspec.Struct, frozen=True, array_like=True):
+class CallArguments(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The arguments of our calls: the sender, the call's body, padding that nobody reads."""
 
     sender: Sender
@@ -217,6 +225,7 @@ class CallArguments(msgspec.Struct, frozen=True, array_like=True):
 
 Message = TypeVar("Message")
 
+_OK = Status.OK
 _KINDS = {int(kind): kind for kind in FrameKind}
 _HEADS = {kind: bytes((kind,)) for kind in FrameKind}
 _CALL_HEADS = {call: b"\x92" + msgspec.msgpack.encode(call.value) + b"\x93" for call in Call}
@@ -227,6 +236,7 @@ _reply = msgspec.msgpack.Decoder(Reply)
 _say_hello = msgspec.msgpack.Decoder(SayHello)
 _find = msgspec.msgpack.Decoder(FindRecords)
 _found = msgspec.msgpack.Decoder(FoundRecords)
+_found_reply = msgspec.msgpack.Decoder(FoundReply)
 _store = msgspec.msgpack.Decoder(StoreRecords)
 _stored = msgspec.msgpack.Decoder(StoredRecords)
 _dial_back = msgspec.msgpack.Decoder(DialBack)
@@ -251,11 +261,22 @@ def pack_frame(kind: FrameKind, message_id: bytes, value: bytes) -> bytes:
 
 def pack_call(message_id: bytes, call: Call, sender: Sender, body: bytes, size_bytes: int) -> bytes:
     """Build the datagram of a call of ours, padded up to size_bytes (0: not padded)."""
-    bare = pack_frame(FrameKind.REQUEST, message_id, _CALL_HEADS[call] + _pack(sender) + body)
-    missing = size_bytes - len(bare)
+    head = call_head(call, sender)
+    missing = size_bytes - FRAME_HEAD_BYTES - len(head) - len(body)
     if missing < 1:
-        return bare + b"\xc4\x00"
-    return bare + _padding(missing)
+        return pack_headed(message_id, head, body)
+    return pack_frame(FrameKind.REQUEST, message_id, head + body) + _padding(missing)
+
+
+def call_head(call: Call, sender: Sender) -> bytes:
+    """Pack what all calls of one kind from one sender begin with, for `pack_headed`."""
+    return _CALL_HEADS[call] + _pack(sender)
+
+
+def pack_headed(message_id: bytes, head: bytes, body: bytes) -> bytes:
+    """Build the datagram of a call of ours, not padded."""
+    assert len(message_id) == MESSAGE_ID_BYTES, "a message id has 20 bytes"
+    return b"\x00%b%b%b\xc4\x00" % (message_id, head, body)
 
 
 def pack_reply(
@@ -264,6 +285,11 @@ def pack_reply(
     """Build the datagram that answers a call of ours."""
     value = _pack(Reply(status, proof, msgspec.Raw(body)))
     return pack_frame(FrameKind.RESPONSE, message_id, value)
+
+
+def pack_found_reply(message_id: bytes, proof: Proof | None, found: FoundRecords) -> bytes:
+    """Build the datagram that answers `find_records`: as `pack_reply` does with it as the body."""
+    return pack_frame(FrameKind.RESPONSE, message_id, _pack(FoundReply(_OK, proof, found)))
 
 
 def pack_stock_reply(message_id: bytes, value: object) -> bytes:
@@ -321,6 +347,17 @@ def read_find(value: msgspec.Raw) -> FindRecords:
 def read_found(value: msgspec.Raw) -> FoundRecords:
     """Decode the answer to `find_records`."""
     return _decode(_found, value)
+
+
+def read_found_reply(value: msgspec.Raw) -> FoundReply | None:
+    """Decode an answer that holds what was found; None for any other, and for a malformed one.
+
+    Those are for `read_reply` and `read_found`, which tell them apart.
+    """
+    try:
+        return _found_reply.decode(value)
+    except (ValueError, OverflowError, RecursionError):
+        return None
 
 
 def read_store(value: msgspec.Raw) -> StoreRecords:

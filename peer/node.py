@@ -8,7 +8,6 @@ record, ready. Leave: records withdrawn, running work ended, everything saved.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from typing import Any
@@ -31,6 +30,7 @@ from peer.core import Core
 from peer.errors import NotFound
 from peer.failures import ExitCode
 from peer.fetching import Fetching
+from peer.garbage import keep_turns_short
 from peer.home import Home
 from peer.inbox import Inbox
 from peer.joining import join_network
@@ -101,7 +101,7 @@ async def run_peer(options: JoinOptions, observer: Observer) -> int:
             try:
                 await peer.start()
                 await tell_ready(True)
-                gc.freeze()  # a full collection need not go through all modules while others wait
+                keep_turns_short()
                 await peer.stay()
             finally:
                 await tell_ready(False)

@@ -158,6 +158,39 @@ def test_block_that_failed_waits_unless_more_tellers_name_one_of_it() -> None:
     assert not doubts.is_doubtful(hint_of(7, *tellers[:2])), "private"
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["told", "told", "answered", "failed", "bad"]),
+            st.integers(0, 5),
+            st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True),
+        ),
+        max_size=25,
+    )
+)
+def test_what_is_noted_down_until_something_fails_comes_to_the_same(
+    events: list[tuple[str, int, list[int]]],
+) -> None:
+    config = LookupConfig(tellers_max=3)
+    noting, at_once = Doubts(config), Doubts(config)
+    at_once._enter_notes()
+    seen: list[list[tuple[int, int]]] = []
+    doubtful: list[list[bool]] = []
+    for doubts in (noting, at_once):
+        tellers = [doubts.teller() for _ in range(6)]
+        hints = [hint_of(number, tellers[number], block=number % 3) for number in range(6)]
+        for event, number, others in events:
+            if event == "told":
+                doubts.told(tellers[number], [hints[each] for each in others])
+            else:
+                getattr(doubts, event)(hints[number])
+        doubtful.append([doubts.is_doubtful(hint) for hint in hints])
+        assert [doubts.named(hint) <= 3 for hint in hints] == [True] * 6
+        seen.append([(each.failures, each.answers) for each in tellers])
+    assert seen[0] == seen[1]
+    assert doubtful[0] == doubtful[1]
+
+
 # In a lookup
 
 

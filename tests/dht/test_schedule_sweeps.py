@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.records import ContentPayload, MailPayload, NamePayload, check_record
-from dht.schedule import DUE_SLACK_MAX, Draft, PublishSchedule, ScheduleConfig, sign_draft
+from dht.records import ContentPayload, NamePayload, check_record
+from dht.schedule import Draft, PublishSchedule, ScheduleConfig, sign_draft
 from tests.support.records import (
     ALICE,
-    BOB,
     CONTENT_ID,
-    DAY_MS,
     HERE,
     HOUR_MS,
     NETWORK_ID,
@@ -98,15 +96,6 @@ def test_changes_are_given_out_in_pieces_each_once() -> None:
     pieces = [schedule.take_changes(2).saved for _ in range(4)]
     assert [len(piece) for piece in pieces] == [2, 2, 1, 0]
     assert len({row.draft_id for piece in pieces for row in piece}) == 5
-
-
-def test_queue_of_due_times_stays_bounded_under_endless_changes() -> None:
-    schedule = make_schedule()
-    for number in range(3 * DUE_SLACK_MAX):
-        schedule.add(MailPayload(BOB.peer_id), now_ms=NOW_MS, expires_ms=NOW_MS + DAY_MS + number)
-    assert len(schedule._due) <= DUE_SLACK_MAX + 3
-    assert len(schedule._ends) <= DUE_SLACK_MAX + 3
-    assert schedule.next_due_ms() == NOW_MS
 
 
 def test_what_is_held_for_a_publish_is_handed_out_by_no_sweep_until_that_is_given_up() -> None:
