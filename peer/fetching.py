@@ -57,7 +57,7 @@ ATTEMPTS_MAX = 2
 """Tries to reach a holder in a row; the search then names it again while it goes on."""
 ANNOUNCED_BYTES_MIN = 4 * 1024 * 1024
 """Smaller files are here before anybody hears of them; a folder's size is not known yet."""
-RATE_PER_HOLDER_MIN_BYTES_PER_S = 128 * 1024
+RATE_PER_HOLDER_MIN_BYTES_PER_S = 256 * 1024
 ASK_AGAIN_MIN_S = 0.5
 ASK_AGAIN_MAX_S = 5.0
 

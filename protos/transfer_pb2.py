@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/transfer.proto\x12\x08shoal.v1\"%\n\x0f\x44\x65scribeRequest\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\"!\n\rDescribeReply\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\"2\n\x0bHaveRequest\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\x12\x0f\n\x07spreads\x18\x02 \x01(\x08\"Y\n\tHaveReply\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\r\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0e\n\x06\x62itmap\x18\x03 \x01(\x0c\x12\x15\n\rrun_bytes_max\x18\x04 \x01(\r\"_\n\x0c\x46\x65tchRequest\x12\x0f\n\x07request\x18\x01 \x01(\r\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\r\n\x05\x63hunk\x18\x03 \x01(\r\x12\x0c\n\x04pack\x18\x04 \x01(\x0c\x12\r\n\x05\x63ount\x18\x05 \x01(\r\"\x96\x01\n\nFetchFrame\x12\x0f\n\x07request\x18\x01 \x01(\r\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.shoal.v1.FetchFrame.Status\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\",\n\x06Status\x12\x08\n\x04\x44\x41TA\x10\x00\x12\x0b\n\x07MISSING\x10\x01\x12\x0b\n\x07\x43HANGED\x10\x02\"P\n\tPushOffer\x12\x0f\n\x07seal_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x12\n\nexpires_ms\x18\x04 \x01(\x04\"O\n\x0bPushRequest\x12\"\n\x05offer\x18\x01 \x01(\x0b\x32\x13.shoal.v1.PushOffer\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"5\n\tPushReply\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x04\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\x32\xf1\x01\n\x08Transfer\x12>\n\x08\x44\x65scribe\x12\x19.shoal.v1.DescribeRequest\x1a\x17.shoal.v1.DescribeReply\x12\x32\n\x04Have\x12\x15.shoal.v1.HaveRequest\x1a\x13.shoal.v1.HaveReply\x12\x39\n\x05\x46\x65tch\x12\x16.shoal.v1.FetchRequest\x1a\x14.shoal.v1.FetchFrame(\x01\x30\x01\x12\x36\n\x04Push\x12\x15.shoal.v1.PushRequest\x1a\x13.shoal.v1.PushReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/transfer.proto\x12\x08shoal.v1\"%\n\x0f\x44\x65scribeRequest\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\"!\n\rDescribeReply\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\"2\n\x0bHaveRequest\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\x12\x0f\n\x07spreads\x18\x02 \x01(\x08\"Y\n\tHaveReply\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\r\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0e\n\x06\x62itmap\x18\x03 \x01(\x0c\x12\x15\n\rrun_bytes_max\x18\x04 \x01(\r\"x\n\x0c\x46\x65tchRequest\x12\x0f\n\x07request\x18\x01 \x01(\r\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\r\n\x05\x63hunk\x18\x03 \x01(\r\x12\x0c\n\x04pack\x18\x04 \x01(\x0c\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12\x17\n\x0f\x66rame_bytes_max\x18\x06 \x01(\r\"\x96\x01\n\nFetchFrame\x12\x0f\n\x07request\x18\x01 \x01(\r\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.shoal.v1.FetchFrame.Status\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\",\n\x06Status\x12\x08\n\x04\x44\x41TA\x10\x00\x12\x0b\n\x07MISSING\x10\x01\x12\x0b\n\x07\x43HANGED\x10\x02\"P\n\tPushOffer\x12\x0f\n\x07seal_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x12\n\nexpires_ms\x18\x04 \x01(\x04\"O\n\x0bPushRequest\x12\"\n\x05offer\x18\x01 \x01(\x0b\x32\x13.shoal.v1.PushOffer\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"N\n\tPushReply\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x04\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\x12\x17\n\x0f\x66rame_bytes_max\x18\x03 \x01(\r2\xf1\x01\n\x08Transfer\x12>\n\x08\x44\x65scribe\x12\x19.shoal.v1.DescribeRequest\x1a\x17.shoal.v1.DescribeReply\x12\x32\n\x04Have\x12\x15.shoal.v1.HaveRequest\x1a\x13.shoal.v1.HaveReply\x12\x39\n\x05\x46\x65tch\x12\x16.shoal.v1.FetchRequest\x1a\x14.shoal.v1.FetchFrame(\x01\x30\x01\x12\x36\n\x04Push\x12\x15.shoal.v1.PushRequest\x1a\x13.shoal.v1.PushReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,17 +40,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HAVEREPLY']._serialized_start=161
   _globals['_HAVEREPLY']._serialized_end=250
   _globals['_FETCHREQUEST']._serialized_start=252
-  _globals['_FETCHREQUEST']._serialized_end=347
-  _globals['_FETCHFRAME']._serialized_start=350
-  _globals['_FETCHFRAME']._serialized_end=500
-  _globals['_FETCHFRAME_STATUS']._serialized_start=456
-  _globals['_FETCHFRAME_STATUS']._serialized_end=500
-  _globals['_PUSHOFFER']._serialized_start=502
-  _globals['_PUSHOFFER']._serialized_end=582
-  _globals['_PUSHREQUEST']._serialized_start=584
-  _globals['_PUSHREQUEST']._serialized_end=663
-  _globals['_PUSHREPLY']._serialized_start=665
-  _globals['_PUSHREPLY']._serialized_end=718
-  _globals['_TRANSFER']._serialized_start=721
-  _globals['_TRANSFER']._serialized_end=962
+  _globals['_FETCHREQUEST']._serialized_end=372
+  _globals['_FETCHFRAME']._serialized_start=375
+  _globals['_FETCHFRAME']._serialized_end=525
+  _globals['_FETCHFRAME_STATUS']._serialized_start=481
+  _globals['_FETCHFRAME_STATUS']._serialized_end=525
+  _globals['_PUSHOFFER']._serialized_start=527
+  _globals['_PUSHOFFER']._serialized_end=607
+  _globals['_PUSHREQUEST']._serialized_start=609
+  _globals['_PUSHREQUEST']._serialized_end=688
+  _globals['_PUSHREPLY']._serialized_start=690
+  _globals['_PUSHREPLY']._serialized_end=768
+  _globals['_TRANSFER']._serialized_start=771
+  _globals['_TRANSFER']._serialized_end=1012
 # @@protoc_insertion_point(module_scope)

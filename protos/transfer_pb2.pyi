@@ -39,18 +39,20 @@ class HaveReply(_message.Message):
     def __init__(self, chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., bitmap: _Optional[bytes] = ..., run_bytes_max: _Optional[int] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("request", "content_id", "chunk", "pack", "count")
+    __slots__ = ("request", "content_id", "chunk", "pack", "count", "frame_bytes_max")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     CONTENT_ID_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     PACK_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    FRAME_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     request: int
     content_id: bytes
     chunk: int
     pack: bytes
     count: int
-    def __init__(self, request: _Optional[int] = ..., content_id: _Optional[bytes] = ..., chunk: _Optional[int] = ..., pack: _Optional[bytes] = ..., count: _Optional[int] = ...) -> None: ...
+    frame_bytes_max: int
+    def __init__(self, request: _Optional[int] = ..., content_id: _Optional[bytes] = ..., chunk: _Optional[int] = ..., pack: _Optional[bytes] = ..., count: _Optional[int] = ..., frame_bytes_max: _Optional[int] = ...) -> None: ...
 
 class FetchFrame(_message.Message):
     __slots__ = ("request", "status", "offset", "data")
@@ -95,9 +97,11 @@ class PushRequest(_message.Message):
     def __init__(self, offer: _Optional[_Union[PushOffer, _Mapping]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class PushReply(_message.Message):
-    __slots__ = ("committed_bytes", "receipt")
+    __slots__ = ("committed_bytes", "receipt", "frame_bytes_max")
     COMMITTED_BYTES_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    FRAME_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     committed_bytes: int
     receipt: bytes
-    def __init__(self, committed_bytes: _Optional[int] = ..., receipt: _Optional[bytes] = ...) -> None: ...
+    frame_bytes_max: int
+    def __init__(self, committed_bytes: _Optional[int] = ..., receipt: _Optional[bytes] = ..., frame_bytes_max: _Optional[int] = ...) -> None: ...

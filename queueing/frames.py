@@ -1,7 +1,6 @@
 """Sealed chunks as pieces on the wire: cut by the sending side, joined by the receiving one.
 
-Owns the rule that pieces come in order, are bounded, and short where the rate is limited. Must not
-know gRPC calls or stores.
+Owns the rule that pieces come in order and are bounded; pure. Must not know gRPC calls or stores.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,23 +8,9 @@ from collections.abc import Iterator, Sequence
 from protos import mailbox_pb2
 from queueing.envelope import TAG_BYTES, OuterManifest
 from queueing.errors import BadEnvelope
-from rpc.pace import Pace
 
 FRAME_BYTES_MAX = 512 * 1024 + TAG_BYTES
 """A sealed chunk of the usual size goes in one piece."""
-FRAME_BYTES_MIN = 4 * 1024
-"""Whoever asks for shorter frames does not get them."""
-
-
-def frame_bytes(pace: Pace, wanted_bytes: int) -> int:
-    """Return how long frames are: what the reader wants (0: any), less under a limit here."""
-    most_bytes = pace.piece_bytes(FRAME_BYTES_MAX)
-    return max(FRAME_BYTES_MIN, min(wanted_bytes, most_bytes)) if wanted_bytes else most_bytes
-
-
-def wanted_frame_bytes(pace: Pace) -> int:
-    """Return how long the frames shall be that are read here: 0, any, without a limit."""
-    return 0 if pace.rate_bytes_per_s is None else pace.piece_bytes(FRAME_BYTES_MAX)
 
 
 def split(index: int, sealed: bytes, most_bytes: int) -> Iterator[mailbox_pb2.Frame]:

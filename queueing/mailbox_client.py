@@ -19,7 +19,7 @@ from protos import mailbox_pb2 as wire
 from queueing.audit import Answer, Challenge
 from queueing.envelope import OuterManifest, decode_manifest
 from queueing.errors import BadEnvelope, QueueError, Unavailable
-from queueing.frames import Joiner, frame_bytes, indexes_of, split, wanted_frame_bytes
+from queueing.frames import FRAME_BYTES_MAX, Joiner, indexes_of, split
 from queueing.mailbox_wire import LISTED_MAX, SERVICE, Undecodable, decoder, encode, error_of
 from queueing.receipt import Promise, check_promise
 from queueing.store import ChunkSource, Usage
@@ -103,7 +103,9 @@ class MailboxClient:
                 )
                 reply = await steps.read(wire.DepositReply, "missing")
                 missing = indexes_of(reply.missing.bitmap, manifest.count)
-                most_bytes = frame_bytes(self._pace.up, reply.missing.frame_bytes_max)
+                most_bytes = self._pace.up.frame_bytes(
+                    FRAME_BYTES_MAX, reply.missing.frame_bytes_max
+                )
                 for index in missing:
                     for frame in split(index, await chunks.read(index), most_bytes):
                         await self._pace.up.take(len(frame.data))
@@ -154,26 +156,28 @@ class MailboxClient:
         request = wire.CollectRequest(
             delivery_id=manifest.delivery_id,
             start=start,
-            frame_bytes_max=wanted_frame_bytes(self._pace.down),
+            frame_bytes_max=self._pace.down.wanted_frame_bytes(FRAME_BYTES_MAX),
         )
         joiner = Joiner(manifest)
         wanted = start
-        async with self._collect(host, request, manifest.sealed_bytes) as steps:
+        to_come = sum(map(manifest.sealed_size, range(start, manifest.count)))
+        async with self._collect(host, request) as steps:
             with _failures():
                 reply = await steps.read(wire.CollectReply, "manifest")
             self._pace.down.note(len(reply.manifest))
-            while wanted < manifest.count:
-                with _failures():
-                    reply = await steps.read(wire.CollectReply, "frame")
-                # The next one is read when the limit allows it: gRPC then slows the host down.
-                await self._pace.down.received(len(reply.frame.data))
-                chunk = joiner.add(reply.frame)
-                if chunk is None:
-                    continue
-                if chunk[0] != wanted:
-                    raise BadEnvelope("the host sends the chunks out of order")
-                yield chunk
-                wanted += 1
+            with self._pace.down.reading(to_come) as stream:
+                while wanted < manifest.count:
+                    with _failures():
+                        reply = await steps.read(wire.CollectReply, "frame")
+                    # The next one is read when the limit allows it: gRPC slows the host down.
+                    await stream.received(len(reply.frame.data))
+                    chunk = joiner.add(reply.frame)
+                    if chunk is None:
+                        continue
+                    if chunk[0] != wanted:
+                        raise BadEnvelope("the host sends the chunks out of order")
+                    yield chunk
+                    wanted += 1
 
     async def settle(self, host: Host, delivery_id: bytes, receipt: bytes) -> None:
         """Hand in a receipt, or drop the delivery with an empty one."""
@@ -247,14 +251,11 @@ class MailboxClient:
         return cast("_Reply", reply)
 
     @contextlib.asynccontextmanager
-    async def _collect(
-        self, host: Host, request: wire.CollectRequest, size_bytes: int = 0
-    ) -> AsyncIterator["_Steps"]:
+    async def _collect(self, host: Host, request: wire.CollectRequest) -> AsyncIterator["_Steps"]:
         channel = await self._open(host)
         call = channel.unary_stream(_path("Collect"), encode, decoder(wire.CollectReply))(request)
         try:
-            with self._pace.down.reading(size_bytes):
-                yield _Steps(call, self._step_timeout_s)
+            yield _Steps(call, self._step_timeout_s)
         finally:
             call.cancel()  # an abandoned call is never collected otherwise
 

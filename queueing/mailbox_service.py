@@ -32,7 +32,7 @@ from queueing.errors import (
     Unavailable,
     UnknownDelivery,
 )
-from queueing.frames import Joiner, bitmap_of, frame_bytes, split, wanted_frame_bytes
+from queueing.frames import FRAME_BYTES_MAX, Joiner, bitmap_of, split
 from queueing.kept import KeptMail
 from queueing.mailbox_wire import (
     CHALLENGES_MAX,
@@ -156,11 +156,10 @@ class MailboxService:
             missing = await self._spool.begin(manifest)
             wanted = wire.Missing(
                 bitmap=bitmap_of(missing, manifest.count),
-                frame_bytes_max=wanted_frame_bytes(self._pace.down),
+                frame_bytes_max=self._pace.down.wanted_frame_bytes(FRAME_BYTES_MAX),
             )
             await context.write(wire.DepositReply(missing=wanted))
-            with self._pace.down.reading(sum(map(manifest.sealed_size, missing))):
-                await self._read_chunks(context, manifest, set(missing))
+            await self._read_chunks(context, manifest, set(missing))
             await self._spool.finish(manifest)
             promise = make_promise(
                 self._identity,
@@ -195,21 +194,22 @@ class MailboxService:
         self, context: _Context, manifest: OuterManifest, missing: set[int]
     ) -> None:
         joiner = Joiner(manifest)
-        while missing:
-            request = await self._read(context)
-            if request is grpc.aio.EOF:
-                return  # `finish` tells that the deposit is not whole
-            if not isinstance(request, wire.DepositRequest) or not request.HasField("frame"):
-                raise BadEnvelope("a frame was expected")
-            # The next one is read when the limit allows it: gRPC then slows the sender down.
-            await self._pace.down.received(len(request.frame.data))
-            chunk = joiner.add(request.frame)
-            if chunk is not None:
-                index, sealed = chunk
-                if index not in missing:
-                    raise BadEnvelope("a chunk came that was not asked for")
-                await self._spool.put(manifest, index, sealed)
-                missing.discard(index)
+        with self._pace.down.reading(sum(map(manifest.sealed_size, missing))) as stream:
+            while missing:
+                request = await self._read(context)
+                if request is grpc.aio.EOF:
+                    return  # `finish` tells that the deposit is not whole
+                if not isinstance(request, wire.DepositRequest) or not request.HasField("frame"):
+                    raise BadEnvelope("a frame was expected")
+                # The next one is read when the limit allows it: gRPC then slows the sender down.
+                await stream.received(len(request.frame.data))
+                chunk = joiner.add(request.frame)
+                if chunk is not None:
+                    index, sealed = chunk
+                    if index not in missing:
+                        raise BadEnvelope("a chunk came that was not asked for")
+                    await self._spool.put(manifest, index, sealed)
+                    missing.discard(index)
 
     async def _read(self, context: _Context) -> object:
         try:
@@ -254,7 +254,7 @@ class MailboxService:
             await self._write(context, wire.CollectReply(manifest=manifest.encoded))
             if request.manifest_only:
                 return
-            most_bytes = frame_bytes(self._pace.up, request.frame_bytes_max)
+            most_bytes = self._pace.up.frame_bytes(FRAME_BYTES_MAX, request.frame_bytes_max)
             for index in range(request.start, manifest.count):
                 sealed = await self._spool.read(manifest, index)
                 for frame in split(index, sealed, most_bytes):

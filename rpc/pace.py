@@ -14,6 +14,8 @@ from rpc.config import window_bytes
 from rpc.turns import Ticket, Turns, piece_bytes
 
 LANES_MAX = 4
+FRAME_MIN_BYTES = 4 * 1024
+"""Whoever asks for shorter frames does not get them."""
 
 
 @dataclass(slots=True)
@@ -92,6 +94,15 @@ class Pace:
         rate = self._meter.rate_bytes_per_s
         return most_bytes if rate is None else min(most_bytes, piece_bytes(rate))
 
+    def frame_bytes(self, most_bytes: int, wanted_bytes: int = 0) -> int:
+        """Return how long frames are: what their reader wants (0: any), less under a limit here."""
+        own_bytes = self.piece_bytes(most_bytes)
+        return max(FRAME_MIN_BYTES, min(wanted_bytes, own_bytes)) if wanted_bytes else own_bytes
+
+    def wanted_frame_bytes(self, most_bytes: int) -> int:
+        """Return how long frames shall be that are read here; 0, any, without a limit."""
+        return 0 if self.rate_bytes_per_s is None else self.piece_bytes(most_bytes)
+
     async def take(self, size_bytes: int) -> None:
         """Wait until so many bytes may be sent; large ones a piece at a time.
 
@@ -99,14 +110,22 @@ class Pace:
         """
         await self._wait(size_bytes, is_there=False)
 
-    async def received(self, size_bytes: int) -> None:
-        """Count bytes that came, and wait until more may be read; cancelled or not, they came."""
-        await self._wait(size_bytes, is_there=True)
+    async def received(self, size_bytes: int, booked_bytes: int = 0) -> None:
+        """Count bytes that came, and wait until more may be read; cancelled or not, they came.
+
+        `booked_bytes` of them were booked before.
+        """
+        self.moved_bytes += min(size_bytes, booked_bytes)
+        self.book(min(0, size_bytes - booked_bytes))
+        if size_bytes > booked_bytes:
+            await self._wait(size_bytes - booked_bytes, is_there=True)
+        else:
+            await self.caught_up()
 
     def note(self, size_bytes: int) -> None:
         """Count bytes that need not wait; those that come after wait for them too."""
         self.moved_bytes += size_bytes
-        self._book(size_bytes)
+        self.book(size_bytes)
 
     async def caught_up(self) -> None:
         """Wait until what was noted, here and elsewhere, is within the limit."""
@@ -115,19 +134,19 @@ class Pace:
             await self._meter.turn(turns, self._lane, 0)
 
     @contextlib.contextmanager
-    def reading(self, size_bytes: int) -> Iterator[None]:
-        """Book what lies in a stream's window while it is read: it came, though nobody read it."""
-        rate = self._meter.rate_bytes_per_s
-        ahead_bytes = 0 if rate is None else min(size_bytes, window_bytes(rate))
-        self._book(ahead_bytes)
+    def reading(self, expected_bytes: int = 0) -> Iterator["Reading"]:
+        """Read a stream of which so many bytes will come, or have been asked for so far."""
+        stream = Reading(self)
+        stream.expect(expected_bytes)
         try:
-            yield
+            yield stream
         finally:
-            self._book(-ahead_bytes)
+            stream.expect(-stream.expected_bytes)
 
-    def _book(self, size_bytes: int) -> None:
+    def book(self, size_bytes: int) -> None:
+        """Book bytes that are counted elsewhere, or give them back."""
         turns = self._meter.started()
-        if turns is not None:
+        if turns is not None and size_bytes:
             turns.note(self._lane, size_bytes, now=asyncio.get_running_loop().time())
 
     async def _wait(self, size_bytes: int, *, is_there: bool) -> None:
@@ -145,6 +164,37 @@ class Pace:
         except asyncio.CancelledError:
             self.note(size_bytes - done if is_there else -done)
             raise
+
+
+class Reading:
+    """One stream that is read at a pace.
+
+    What lies in its window has come over the line though nobody has read it: so much is booked
+    ahead, as long as so much is still to come.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        rate = pace.rate_bytes_per_s
+        self._window_bytes = 0 if rate is None else window_bytes(rate)
+        self._ahead_bytes = 0
+        self.expected_bytes = 0
+        """What is still to come."""
+
+    def expect(self, size_bytes: int) -> None:
+        """Hear of bytes that will come, or (negative) of some that will not."""
+        self._pace.book(-self._take_off(-size_bytes))
+
+    async def received(self, size_bytes: int) -> None:
+        """Count bytes that came, and wait until more may be read; cancelled or not, they came."""
+        booked_bytes = self._take_off(size_bytes)
+        await self._pace.received(size_bytes, booked_bytes)
+
+    def _take_off(self, size_bytes: int) -> int:
+        """Return by how much less is booked ahead once so much less is to come."""
+        self.expected_bytes = max(0, self.expected_bytes - size_bytes)
+        before, self._ahead_bytes = self._ahead_bytes, min(self._window_bytes, self.expected_bytes)
+        return before - self._ahead_bytes
 
 
 @dataclass(frozen=True, slots=True)

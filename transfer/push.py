@@ -246,7 +246,8 @@ async def _push(
     config.pace.note(len(opening.manifest))
     async with asyncio.timeout(config.idle_timeout_s):
         await call.write(transfer_pb2.PushRequest(offer=opening).SerializeToString())
-        committed = (await _read_reply(call)).committed_bytes
+        begin = await _read_reply(call)
+    committed = begin.committed_bytes
     at_bound = committed % offer.manifest.chunk_size_bytes == 0
     is_possible = committed == source.size_bytes or (at_bound and committed < source.size_bytes)
     if not (is_possible or offer.is_folder):
@@ -254,7 +255,8 @@ async def _push(
     reply = asyncio.create_task(_read_reply(call))
     try:
         spans = _spans(offer, source, committed)
-        await _send(call, spans, source, on_progress, config, reply, again=again)
+        step = config.pace.frame_bytes(FRAME_DATA_MAX_BYTES, begin.frame_bytes_max)
+        await _send(call, spans, source, on_progress, config, reply, step, again=again)
         async with asyncio.timeout(config.finish_timeout_s):
             receipt = (await reply).receipt
     finally:
@@ -282,14 +284,14 @@ async def _send(
     on_progress: PushProgress | None,
     config: PushConfig,
     reply: asyncio.Task[transfer_pb2.PushReply],
+    step: int,
     *,
     again: bool,
 ) -> None:
-    """Send these spans; ends early when the receiver ended the call."""
+    """Send these spans in frames of a length; ends early when the receiver ended the call."""
     for number, (offset, length) in enumerate(spans):
         data = await run_to_end(functools.partial(source.read_at, offset, length))
         view = memoryview(data)
-        step = config.pace.piece_bytes(FRAME_DATA_MAX_BYTES)
         for start in range(0, length, step):
             if reply.done():
                 return

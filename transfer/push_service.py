@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from identity.errors import ShoalError
 from protos import transfer_pb2
-from rpc.pace import Pace
+from rpc.pace import Pace, Reading
 from transfer.errors import (
     BadContent,
     BadManifest,
@@ -68,8 +68,9 @@ async def receive_push(
             accept = await inbox.offer(caller, offer)
             take = _take_folder if offer.is_folder else _take
             try:
-                with pace.reading(max(0, offer.size_bytes - accept.committed_bytes)):
-                    await take(context, offer, accept, _Watch(idle, idle_timeout_s), pace)
+                await context.write(_begin_at(accept.committed_bytes, pace))
+                with pace.reading(max(0, offer.size_bytes - accept.committed_bytes)) as stream:
+                    await take(context, offer, accept, _Watch(idle, idle_timeout_s), stream)
             finally:
                 await accept.sink.close()
     except TimeoutError:
@@ -79,15 +80,14 @@ async def receive_push(
 
 
 async def _take(
-    context: Context, offer: PushOffer, accept: Accept, watch: _Watch, pace: Pace
+    context: Context, offer: PushOffer, accept: Accept, watch: _Watch, stream: Reading
 ) -> None:
     manifest = offer.manifest
     at = accept.committed_bytes
     assert at == manifest.size_bytes or at % manifest.chunk_size_bytes == 0
-    await context.write(transfer_pb2.PushReply(committed_bytes=at).SerializeToString())
     for chunk in range(-(-at // manifest.chunk_size_bytes), manifest.chunk_count):
         offset, length = manifest.span(chunk)
-        data = await _read_chunk(context, offset, length, watch, pace)
+        data = await _read_chunk(context, offset, length, watch, stream)
         if not manifest.verifies(chunk, data):
             raise _MalformedError("a chunk does not match the manifest")
         await accept.sink.write(offset, data)
@@ -95,18 +95,23 @@ async def _take(
 
 
 async def _take_folder(
-    context: Context, _offer: PushOffer, accept: Accept, watch: _Watch, pace: Pace
+    context: Context, _offer: PushOffer, accept: Accept, watch: _Watch, stream: Reading
 ) -> None:
     """Take a folder's stream frame by frame: the sink verifies it, and knows when it ends."""
     at = accept.committed_bytes
-    await context.write(transfer_pb2.PushReply(committed_bytes=at).SerializeToString())
     while not accept.sink.is_whole:
-        data = await _read_frame(context, at, watch, pace)
+        data = await _read_frame(context, at, watch, stream)
         watch.pause()  # thousands of files may have to be synced before more can be taken
         await accept.sink.write(at, data)
         watch.moved()
         at += len(data)
     await _finish(context, accept, watch)
+
+
+def _begin_at(committed_bytes: int, pace: Pace) -> bytes:
+    most_bytes = pace.wanted_frame_bytes(FRAME_DATA_MAX_BYTES)
+    reply = transfer_pb2.PushReply(committed_bytes=committed_bytes, frame_bytes_max=most_bytes)
+    return reply.SerializeToString()
 
 
 async def _finish(context: Context, accept: Accept, watch: _Watch) -> None:
@@ -118,12 +123,12 @@ async def _finish(context: Context, accept: Accept, watch: _Watch) -> None:
 
 
 async def _read_chunk(
-    context: Context, offset: int, length: int, watch: _Watch, pace: Pace
+    context: Context, offset: int, length: int, watch: _Watch, stream: Reading
 ) -> bytes:
     parts: list[bytes] = []
     done = 0
     while done < length:
-        data = await _read_frame(context, offset + done, watch, pace)
+        data = await _read_frame(context, offset + done, watch, stream)
         if done + len(data) > length:
             raise _MalformedError("a frame reaches over the end of its chunk")
         parts.append(data)
@@ -131,13 +136,13 @@ async def _read_chunk(
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _read_frame(context: Context, offset: int, watch: _Watch, pace: Pace) -> bytes:
+async def _read_frame(context: Context, offset: int, watch: _Watch, stream: Reading) -> bytes:
     request = await _read_request(context)
     size = len(request.data)
     if request.offset != offset or not 0 < size <= FRAME_DATA_MAX_BYTES:
         raise _MalformedError("data out of order")
     watch.pause()
-    await pace.received(size)
+    await stream.received(size)
     watch.moved()
     return request.data
 

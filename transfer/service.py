@@ -270,9 +270,10 @@ class TransferService:
         if len(self._changed) > CHANGED_MAX:
             self._changed.popitem(last=False)
 
-    def frame_bytes(self, *, is_run: bool = False) -> int:
+    def frame_bytes(self, request: FetchRequest) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
-        return self._up.piece_bytes(RUN_BYTES_MAX if is_run else FRAME_DATA_MAX_BYTES)
+        most_bytes = RUN_BYTES_MAX if request.count > 1 else FRAME_DATA_MAX_BYTES
+        return self._up.frame_bytes(most_bytes, request.frame_bytes_max)
 
     async def take(self, size_bytes: int) -> None:
         """Wait until the limit of rate allows so many bytes to be sent."""
@@ -398,7 +399,7 @@ class _FetchStream:
     ) -> int:
         """Send chunks in a row; returns how many bytes they have."""
         start, length = opened.source.manifest.run(chunks)
-        step = self._service.frame_bytes(is_run=len(chunks) > 1)
+        step = self._service.frame_bytes(request)
         for offset in range(0, length, step):
             size = min(step, length - offset)
             await self._wait_for_rate(size, idle)
@@ -413,7 +414,7 @@ class _FetchStream:
         if read.status is not FrameStatus.DATA:
             await self._write(encode_frame(request.request, read.status, read.failed))
             return
-        step, data = self._service.frame_bytes(), memoryview(read.data)
+        step, data = self._service.frame_bytes(request), memoryview(read.data)
         for offset in range(0, len(data), step):
             piece = data[offset : offset + step]
             await self._wait_for_rate(len(piece), idle)

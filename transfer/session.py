@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from identity.address import Address
 from identity.errors import ShoalError
 from protos import transfer_pb2
-from rpc.pace import Pace
+from rpc.pace import Pace, Reading
 from transfer.bitmap import decode_bitmap
 from transfer.candidates import Holder, SessionEnd
 from transfer.errors import BadManifest, TransferError
@@ -30,6 +30,7 @@ from transfer.wire import (
     FrameStatus,
     decode_frame,
     encode_fetch_request,
+    encode_frame_limit,
 )
 
 DESCRIBE_METHOD = "/shoal.v1.Transfer/Describe"
@@ -134,6 +135,7 @@ class HolderSession:
         self._end: SessionEnd | None = None
         self._alarm: asyncio.Timeout | None = None
         self._withheld = asyncio.Event()
+        self._reading = Reading(download.pace)
         self._serves = False
         self._run_bytes_max = 0
 
@@ -292,8 +294,9 @@ class HolderSession:
         self._assemblies.clear()
         writing = asyncio.create_task(self._write_asks(call, first, manifest))
         try:
-            async with asyncio.timeout(self._config.idle_timeout_s) as self._alarm:
-                await self._read_frames(call)
+            with self._download.pace.reading() as self._reading:
+                async with asyncio.timeout(self._config.idle_timeout_s) as self._alarm:
+                    await self._read_frames(call)
         except grpc.aio.AioRpcError as error:
             return error
         except TimeoutError:
@@ -308,13 +311,15 @@ class HolderSession:
         return None
 
     async def _write_asks(self, call: FetchCall, first: range, manifest: Manifest) -> None:
-        chunks = first
+        chunks, pace = first, self._download.pace
         while True:
             self._requests = self._requests + 1 & 0xFFFF_FFFF
             if not self._assemblies:
                 self._rearm()
             length, message = self._asked(manifest, self._requests, chunks)
+            message += encode_frame_limit(pace.wanted_frame_bytes(RUN_BYTES_MAX))
             self._assemblies[self._requests] = _Assembly(chunks, length)
+            self._reading.expect(length)
             try:
                 await call.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -353,6 +358,7 @@ class HolderSession:
     async def _missing(self, assembly: _Assembly) -> None:
         """Take what came of a run, and note that the chunk after that is not there."""
         swarm, chunks = self._download.swarm, assembly.chunks
+        self._reading.expect(assembly.done - assembly.length)
         there = self._whole_chunks(assembly)
         assert there is not None
         if there:
@@ -364,13 +370,9 @@ class HolderSession:
 
     async def _keep_pace(self, size_bytes: int) -> None:
         """Read on only when the limit allows it: gRPC then slows the holder down."""
-        pace = self._download.pace
-        if pace.rate_bytes_per_s is None:
-            pace.note(size_bytes)
-            return
         if self._alarm is not None and self._end is None:
             self._alarm.reschedule(None)
-        await pace.received(size_bytes)
+        await self._reading.received(size_bytes)
         self._rearm()
 
     def _judge(self, frame: FetchFrame | None) -> SessionEnd | None:

@@ -45,6 +45,8 @@ class FetchRequest:
     """Contents of one chunk each; content id and chunk are left out then."""
     count: int = 1
     """Chunks in a row, from the chunk on."""
+    frame_bytes_max: int = 0
+    """The longest frame that the asker wants to read; 0: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ def encode_fetch_request(request: FetchRequest) -> bytes:
             _number(5, request.count) if request.count > 1 else b"",
         )
     )
+
+
+def encode_frame_limit(most_bytes: int) -> bytes:
+    """Return what is appended to any FetchRequest to ask for short frames; nothing for 0."""
+    return _number(6, most_bytes)
 
 
 def encode_pack_request(request: int, content_ids: Sequence[bytes]) -> bytes:
@@ -103,19 +110,23 @@ def decode_fetch_request(message: bytes) -> FetchRequest | None:
     pack, count = fields.get(4), fields.get(5, 0)
     if not isinstance(count, int) or count > RUN_CHUNKS_MAX:
         return None
+    most = fields.get(6, 0)
+    if not isinstance(most, int) or most >= 1 << 32:
+        return None
     if pack is not None:
         one_thing = content_id is None and not chunk and not count
-        return _pack_request(request, pack) if one_thing else None
+        return _pack_request(request, pack, most) if one_thing else None
     if not isinstance(content_id, memoryview) or len(content_id) != 32:
         return None
-    return FetchRequest(request, bytes(content_id), chunk, count=max(1, count))
+    count = max(1, count)
+    return FetchRequest(request, bytes(content_id), chunk, count=count, frame_bytes_max=most)
 
 
-def _pack_request(request: int, pack: Field) -> FetchRequest | None:
+def _pack_request(request: int, pack: Field, most: int) -> FetchRequest | None:
     if isinstance(pack, int) or len(pack) % 32 or not 0 < len(pack) <= 32 * PACK_CONTENTS_MAX:
         return None
     ids = tuple(bytes(pack[at : at + 32]) for at in range(0, len(pack), 32))
-    return FetchRequest(request, b"", 0, ids)
+    return FetchRequest(request, b"", 0, ids, frame_bytes_max=most)
 
 
 def decode_frame(message: bytes) -> FetchFrame | None:

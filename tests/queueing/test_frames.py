@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from protos import mailbox_pb2
 from queueing import frames
 from queueing.errors import BadEnvelope
-from rpc.pace import Pace
 from tests.queueing.letters import HOUR_MS, content_of, identity, seal
 
 MANIFEST, SOURCE = seal(
@@ -58,16 +57,3 @@ def test_bitmaps_round_trip(case: tuple[int, set[int]]) -> None:
     assert frames.indexes_of(bitmap, count) == sorted(indexes)
     with pytest.raises(BadEnvelope):
         frames.indexes_of(bitmap + b"\0", count)
-
-
-def test_frames_are_short_under_a_limit_here_or_there() -> None:
-    free, slow = Pace(), Pace(1_000_000)
-    assert frames.frame_bytes(free, 0) == frames.FRAME_BYTES_MAX
-    assert frames.frame_bytes(slow, 0) == frames.frame_bytes(slow, 1 << 30) == 20_000
-    assert frames.frame_bytes(free, 10_000) == frames.frame_bytes(slow, 10_000) == 10_000
-    assert frames.wanted_frame_bytes(free) == 0
-    assert frames.wanted_frame_bytes(slow) == 20_000
-
-
-def test_nobody_is_sent_frames_of_a_byte() -> None:
-    assert frames.frame_bytes(Pace(), 1) == frames.FRAME_BYTES_MIN

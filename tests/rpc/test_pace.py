@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rpc.config import window_bytes
-from rpc.pace import Pace
+from rpc.pace import FRAME_MIN_BYTES, Pace
 from simulation.loop import VirtualLoop
 
 RATE = 1_000_000
@@ -144,22 +144,51 @@ def test_note_holds_up_whoever_comes_after() -> None:
     in_virtual_time(main)
 
 
-def test_window_of_a_stream_is_counted_while_the_stream_is_read() -> None:
+def test_window_of_a_stream_is_booked_while_more_is_to_come() -> None:
     async def main() -> None:
         pace, begun = Pace(RATE), now()
-        with pace.reading(10 * RATE):
-            await pace.received(1)
+        with pace.reading(RATE) as stream:
+            await stream.received(1)
             assert now() - begun == pytest.approx(window_bytes(RATE) / RATE, rel=0.05)
-        assert pace.moved_bytes == 1
+            for _ in range(10):
+                await stream.received(RATE // 10)
+        assert now() - begun == pytest.approx(1.0, rel=0.05), "the last of it was booked first"
+        assert pace.moved_bytes == RATE + 1
 
     in_virtual_time(main)
 
 
-def test_small_file_books_no_more_than_its_size() -> None:
+def test_stream_that_ends_early_gives_back_what_did_not_come() -> None:
     async def main() -> None:
         pace, begun = Pace(RATE), now()
-        with pace.reading(1_000):
-            await pace.received(1_000)
-        assert now() - begun < 0.01
+        pace.note(RATE // 2)
+        with pace.reading(RATE) as stream:
+            stream.expect(RATE)
+        await pace.caught_up()
+        assert now() - begun == pytest.approx(0.5, rel=0.05)
 
     in_virtual_time(main)
+
+
+def test_many_small_reads_take_as_long_as_their_bytes() -> None:
+    async def main() -> None:
+        pace, begun = Pace(RATE), now()
+        for _ in range(100):
+            with pace.reading(10_000) as stream:
+                await stream.received(10_000)
+        assert now() - begun == pytest.approx(1.0, rel=0.05)
+
+    in_virtual_time(main)
+
+
+def test_frames_are_short_under_a_limit_here_or_there() -> None:
+    free, slow, most = Pace(), Pace(RATE), 512 * 1024
+    assert free.frame_bytes(most) == most
+    assert slow.frame_bytes(most) == slow.frame_bytes(most, 1 << 30) == 20_000
+    assert free.frame_bytes(most, 10_000) == slow.frame_bytes(most, 10_000) == 10_000
+    assert free.wanted_frame_bytes(most) == 0
+    assert slow.wanted_frame_bytes(most) == 20_000
+
+
+def test_nobody_is_sent_frames_of_a_byte() -> None:
+    assert Pace().frame_bytes(512 * 1024, 1) == FRAME_MIN_BYTES

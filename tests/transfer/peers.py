@@ -16,7 +16,9 @@ from identity.network import Network
 from identity.tls import make_tls
 from rpc.caller import caller_of
 from rpc.channels import ChannelPool
+from rpc.config import RpcConfig
 from rpc.listener import RpcListener
+from rpc.pace import Pace
 from transfer.candidates import Holder
 from transfer.download import Download, DownloadConfig, DownloadResult, JournalEntry
 from transfer.hashing import hash_file
@@ -122,8 +124,9 @@ async def running_peer(
     inbox: Inbox | None = None,
     network: Network = NETWORK,
     on_upload: UploadObserver | None = None,
+    down: Pace | None = None,
 ) -> AsyncIterator[TestPeer]:
-    """Run a peer on a free loopback port."""
+    """Run a peer on a free loopback port; `down` is what limits its pushes and connections."""
     identity = Identity.generate()
     tls = make_tls(identity, network)
     shares = MemoryShares()
@@ -133,8 +136,10 @@ async def running_peer(
         inbox=inbox,
         config=config,
         on_upload=on_upload,
+        down=down,
     )
-    listener, pool = RpcListener(tls, network), ChannelPool(tls, network)
+    limits = RpcConfig(read_bytes_per_s=None if down is None else down.rate_bytes_per_s)
+    listener, pool = RpcListener(tls, network, limits), ChannelPool(tls, network, limits)
     listener.add(service.handler())
     port = await listener.start("127.0.0.1", 0)
     try:

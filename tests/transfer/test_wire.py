@@ -15,6 +15,7 @@ from transfer.wire import (
     decode_frame,
     encode_fetch_request,
     encode_frame,
+    encode_frame_limit,
     encode_pack_request,
 )
 
@@ -67,6 +68,27 @@ def test_bytes_of_a_pack_request_are_as_the_protocol_says() -> None:
     assert encode_pack_request(5, [one, other]) == b"\x08\x05\x22\x40" + one + other
 
 
+def test_short_frames_are_asked_for_at_the_end_of_any_request() -> None:
+    content = b"c" * 32
+    limit = encode_frame_limit(20_000)
+    assert limit == b"\x30\xa0\x9c\x01"
+    assert encode_frame_limit(0) == b""
+    for theirs, ours in (
+        (
+            transfer_pb2.FetchRequest(content_id=content, count=2, frame_bytes_max=20_000),
+            encode_fetch_request(FetchRequest(0, content, 0, count=2)),
+        ),
+        (
+            transfer_pb2.FetchRequest(pack=content, frame_bytes_max=20_000),
+            encode_pack_request(0, [content]),
+        ),
+    ):
+        assert ours + limit == theirs.SerializeToString()
+        parsed = decode_fetch_request(ours + limit)
+        assert parsed is not None
+        assert parsed.frame_bytes_max == 20_000
+
+
 @pytest.mark.parametrize(
     "theirs",
     [
@@ -116,7 +138,7 @@ def test_no_bytes_raise(message: bytes) -> None:
     decode_fetch_request(message)
 
 
-@given(st.integers(6, 200), st.binary(max_size=20), CONTENT_IDS)
+@given(st.integers(7, 200), st.binary(max_size=20), CONTENT_IDS)
 def test_unknown_fields_are_skipped(field: int, value: bytes, content: bytes) -> None:
     tag = field << 3 | 2
     head = bytes((tag & 0x7F | 0x80, tag >> 7)) if tag > 0x7F else bytes((tag,))
