@@ -15,8 +15,10 @@ byte is ever written through a name that a person can see. (Without hard links t
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,8 @@ from transfer.names import NAME_TRIES_MAX, check_name, numbered
 from transfer.partial import link_into_place, target_error
 from transfer.threads import run_to_end
 
+ABANDONED_S = 31 * 24 * 3600.0
+"""A partial arrival as old as that is swept: no letter lives so long, and none comes again."""
 PART_PREFIX = ".shoal-"
 PART_SUFFIX = ".part"
 
@@ -50,6 +54,7 @@ class InboxFolder:
     ) -> None:
         self.folder = folder
         self.room = InboxRoom(folder, quota_bytes, free_floor_bytes)
+        self._is_swept = False
 
     async def open(
         self, key: bytes, name: str, size_bytes: int, manifest: Manifest | None = None
@@ -62,6 +67,7 @@ class InboxFolder:
         check_name(name)
         assert manifest is None or manifest.size_bytes == size_bytes
         path = self.folder / part_name(key)
+        await self._sweep_once()
 
         def undo(begun: _Begun) -> None:
             begun.close()
@@ -80,6 +86,7 @@ class InboxFolder:
         """
         check_name(name)
         part = self.folder / part_name(key)
+        await self._sweep_once()
 
         def begin() -> InboxTree:
             return open_tree(
@@ -114,6 +121,22 @@ class InboxFolder:
             self.room.forget()
 
         await asyncio.to_thread(delete)
+
+    async def _sweep_once(self) -> None:
+        """Delete what senders that were killed left behind, before the first arrival."""
+        if not self._is_swept:
+            self._is_swept = True
+            await asyncio.to_thread(self._sweep, time.time() - ABANDONED_S)
+
+    def _sweep(self, before_s: float) -> None:
+        with contextlib.suppress(OSError):  # what cannot be deleted now is tried after a start
+            for part in self.folder.iterdir():
+                if not is_part_name(part.name) or part.lstat().st_mtime >= before_s:
+                    continue
+                if part.is_dir():
+                    remove_tree(part)
+                else:
+                    part.unlink()
 
     def _begin(self, path: Path, size_bytes: int, manifest: Manifest | None) -> "_Begun":
         placed = self._placed(path)

@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from peer.failures import ExitCode
-from tests.support.deliveries import (
-    await_received,
-    await_state,
-    files_holding,
-    inbox_files,
-    send,
-)
+from tests.support.deliveries import inbox_files
 from tests.support.processes import PeerProcess, joined
 from tests.transfer.trees import picture
 
@@ -168,30 +162,6 @@ def test_unsafe_folder_is_sent_to_nobody(peers: Peers, *, is_there: bool) -> Non
     assert refused.code == ExitCode.NOT_PERMITTED
     assert "leads out" in refused.stderr
     assert (ada.json("outbox"), inbox_files(bob)) == before
-
-
-def test_folder_waits_for_its_recipient_and_is_read_by_no_keeper(tmp_path: Path) -> None:
-    with joined(tmp_path, "host", "ada", "bob") as (host, ada, bob):
-        source = make_folder(ada.folder / "unmistakable letter")
-        (source / "secret").write_bytes(b"an unmistakable sentence; " * 1000)
-        assert bob.terminate() == 0
-        sent = send(ada, source, bob.id)
-        assert (sent["state"], sent["held_by"], sent["files"]) == ("stored", [host.id], FILES + 4)
-        assert ada.terminate() == 0
-        assert files_holding(host.home, sent["delivery_id"].encode()) != []
-        for needle in (b"unmistakable", b"secret", b"run.sh"):
-            assert files_holding(host.home, needle) == []
-        bob.join(network=tmp_path / "network.json")
-        line = await_received(bob, sent)
-        assert (line["name"], line["size"], line["files"]) == (
-            "unmistakable letter",
-            sent["size"],
-            FILES + 4,
-        )
-        assert picture(bob.home / "inbox" / "unmistakable letter") == picture(source)
-        assert inbox_files(bob) == ["unmistakable letter"]
-        ada.join(network=tmp_path / "network.json")
-        await_state(ada, sent, "delivered")
 
 
 def test_stdout_takes_no_folder_and_output_may_name_one(peers: Peers) -> None:

@@ -21,16 +21,19 @@ from tests.support.deliveries import (
     write_file,
 )
 from tests.support.processes import PeerProcess, joined
+from tests.transfer.trees import make_folder, picture
 
 WEEK = datetime.timedelta(days=7)
 SOON_S = 10.0
 """What needs no timer to run out: a rejoin and what follows from it."""
 
 
-def test_file_arrives_though_sender_left_and_a_host_was_killed(tmp_path: Path) -> None:
+def test_file_and_folder_arrive_though_sender_left_and_a_host_was_killed(tmp_path: Path) -> None:
     name, secret = "unmistakable-name.txt", b"an unmistakable sentence; "
     source = tmp_path / name
     source.write_bytes(secret * 60_000)
+    folder = make_folder(tmp_path / "unmistakable-folder", small=300, large=1)
+    (folder / "part1" / name).write_bytes(secret * 100)
     with joined(tmp_path, "host-1", "host-2", "host-3", "ada", "bob") as peers:
         first, second, third, ada, bob = peers
         hosts = peers[:3]
@@ -46,6 +49,12 @@ def test_file_arrives_though_sender_left_and_a_host_was_killed(tmp_path: Path) -
         assert abs(left - WEEK) < datetime.timedelta(minutes=2)
         (row,) = ada.json("outbox")
         assert {key: row[key] for key in sent} == sent
+        of_folder = send(ada, folder, bob.id)
+        assert (of_folder["name"], of_folder["state"], of_folder["files"]) == (
+            folder.name,
+            "stored",
+            305,
+        )
         assert ada.terminate() == 0
         keepers = [host for host in hosts if host.id in sent["held_by"]]
         for host in keepers:
@@ -53,8 +62,8 @@ def test_file_arrives_though_sender_left_and_a_host_was_killed(tmp_path: Path) -
         for host in hosts:
             assert files_holding(host.home, secret) == []
             assert files_holding(host.home, name.encode()) == []
-            assert files_holding(host.home, name.removesuffix(".txt").encode()) == []
-            assert name not in host.log
+            assert files_holding(host.home, b"unmistakable") == []
+            assert "unmistakable" not in host.log
         next(host for host in (second, third) if host in keepers).kill()
 
         bob.join(network=tmp_path / "network.json")
@@ -62,9 +71,15 @@ def test_file_arrives_though_sender_left_and_a_host_was_killed(tmp_path: Path) -
         line = await_received(bob, sent)
         assert (line["name"], line["from"], line["size"]) == (name, ada.id, len(secret) * 60_000)
         assert digest_of(line["path"]) == digest_of(source)
+        line = await_received(bob, of_folder)
+        assert (line["name"], line["from"], line["files"]) == (folder.name, ada.id, 305)
+        assert line["size"] == of_folder["size"]
+        assert picture(Path(line["path"])) == picture(folder)
+        assert inbox_files(bob) == [folder.name, name]
         assert bob.terminate() == 0
         ada.join(network=tmp_path / "network.json")
         await_state(ada, sent, "delivered")
+        await_state(ada, of_folder, "delivered")
         for host in keepers:
             assert files_holding(host.home, secret) == []
         assert first.json("inbox") == []

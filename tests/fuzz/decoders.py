@@ -18,11 +18,12 @@ with atheris.instrument_imports(
     include=[
         *("dht.wire", "dht.hello", "dht.records", "dht.payloads", "dht.seal", "dht.hints"),
         *("transfer.manifest", "transfer.tree", "transfer.tree_paths", "transfer.wire"),
+        "transfer.folder_stream",
     ]
 ):
     import transfer.wire as transfer_wire
     from dht import hello, hints, payloads, records, seal, wire
-    from transfer import manifest, tree
+    from transfer import folder_stream, manifest, tree
 
 import msgspec
 
@@ -98,6 +99,14 @@ def read_tree(data: bytes) -> None:
     assert tree.Tree.of(tree.decode_tree(data, described).entries).listing == data
 
 
+def read_stream(data: bytes) -> None:
+    """A folder's stream, of the folder that it says it is, in two pieces."""
+    at = 20 + int.from_bytes(data[16:20])
+    reader = folder_stream.FolderReader(manifest.decode_manifest(data[20:at]).content_id)
+    reader.feed(data[: at + 7])
+    reader.feed(data[at + 7 :])
+
+
 def read_transfer(data: bytes) -> None:
     """A manifest, a request for chunks or packs, and a frame."""
     transfer_wire.decode_fetch_request(data)
@@ -105,7 +114,15 @@ def read_transfer(data: bytes) -> None:
     assert manifest.decode_manifest(data).encode() == data
 
 
-TARGETS = (read_frame, read_record, read_sealed, read_contact, read_tree, read_transfer)
+TARGETS = (
+    read_frame,
+    read_record,
+    read_sealed,
+    read_contact,
+    read_tree,
+    read_transfer,
+    read_stream,
+)
 
 
 def one_input(data: bytes) -> None:
@@ -157,7 +174,8 @@ def corpus() -> list[bytes]:
         transfer_wire.encode_pack_request(7, [content_id] * 3),
         transfer_wire.encode_frame(7, transfer_wire.FrameStatus.CHANGED, 2),
     ]
-    groups = (frames, encoded, [sealed], [contact], [folder.listing], transfer)
+    stream = folder_stream.head_of(folder.manifest) + folder.listing + b"shoal"
+    groups = (frames, encoded, [sealed], [contact], [folder.listing], transfer, [stream])
     return [bytes((number,)) + data for number, group in enumerate(groups) for data in group]
 
 

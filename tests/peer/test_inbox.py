@@ -88,7 +88,7 @@ class Parcel:
 
     @classmethod
     async def of_folder(cls, folder: Path) -> Parcel:
-        path = make_folder(folder / "source", small=9, large=1)
+        path = make_folder(folder / "source", small=3, large=1)
         hashed = await hash_tree(path)
         source = FolderSource(path, hashed)
         stream = source.read(source.size_bytes)
@@ -193,7 +193,7 @@ async def test_letter_that_comes_again_after_a_crash_is_taken_once(
     [row] = life.inbox.journal.all()
     assert (row.name, row.path) == (NAME, str(tmp_path / "inbox" / NAME))
     size = parcel.tree.tree.manifest.tree_bytes if parcel.tree else len(CONTENT)
-    assert (row.size_bytes, row.files) == (size, 13 if parcel.tree else None)
+    assert (row.size_bytes, row.files) == (size, 7 if parcel.tree else None)
     life.end()
 
 

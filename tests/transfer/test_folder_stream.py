@@ -47,7 +47,7 @@ def test_bytes_of_a_stream_are_as_the_protocol_says() -> None:
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(FILES, st.booleans(), st.lists(st.integers(1, CHUNK), max_size=8))
 def test_stream_in_any_pieces_gives_each_content_once(
     files: dict[str, bytes], has_large: bool, cuts: list[int]
@@ -85,7 +85,7 @@ def test_reader_resumes_at_every_part() -> None:
     assert at == len(stream)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_damaged_stream_is_never_whole(data: st.DataObject) -> None:
     tree = tree_of(SMALL)
@@ -100,7 +100,7 @@ def test_damaged_stream_is_never_whole(data: st.DataObject) -> None:
     assert not reader.is_whole
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=300), st.booleans())
 def test_arbitrary_bytes_raise_nothing_but_our_errors(data: bytes, has_head: bool) -> None:
     tree = tree_of(SMALL)

@@ -1,17 +1,21 @@
 """Folders that arrive in the inbox: of a stream, of a second try, of a hostile sender."""
 
 import asyncio
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
+from tests.support.disks import fill, small_disk
 from tests.transfer.peers import CHUNK, random_bytes
 from tests.transfer.streams import stream_of, tree_of
 from tests.transfer.trees import make_folder, picture
 from transfer.errors import (
     BadContent,
+    DiskFull,
     QuotaFull,
     Refused,
     SourceChanged,
@@ -21,7 +25,7 @@ from transfer.errors import (
     UnsafeTree,
 )
 from transfer.folder_source import FolderSource
-from transfer.inbox import InboxFolder, part_name
+from transfer.inbox import ABANDONED_S, InboxFolder, part_name
 from transfer.inbox_tree import WHOLE, InboxTree, TreeFacts
 from transfer.tree import Entry, EntryKind, Tree
 from transfer.tree_walk import HashedTree, hash_tree
@@ -225,6 +229,54 @@ async def test_unsafe_name_and_cut_streams_become_no_folder(tmp_path: Path) -> N
         await file.write(len(stream) - 1, bytes([stream[-1] ^ 1]))
     await file.close()
     assert not (inbox.folder / "photos").exists()
+
+
+async def test_full_disk_is_told_and_what_arrived_is_kept(tmp_path: Path) -> None:
+    source, hashed, stream = await source_of(tmp_path)
+    with small_disk(tmp_path / "disk", 8 * CHUNK) as disk:
+        inbox = folder(disk)
+        (disk / "filler").write_bytes(bytes(3 * CHUNK))
+        first = await arrival(inbox, hashed.tree)
+        with pytest.raises(DiskFull):  # by the listing already
+            await take(first, stream)
+        await first.close()
+        (disk / "filler").unlink()
+        second = await arrival(inbox, hashed.tree)
+        await take(second, stream, until=3 * CHUNK)
+        fill(disk)
+        with pytest.raises(DiskFull):  # in the middle
+            await take(second, stream)
+        await second.close()
+        for filler in disk.glob("filler*"):
+            filler.unlink()
+        third = await arrival(folder(disk), hashed.tree)
+        assert third.committed_bytes > CHUNK
+        await take(third, stream)
+        placed = await third.place()
+        await third.release()
+        assert picture(placed) == picture(source)
+
+
+async def test_what_a_killed_sender_left_is_swept_when_no_letter_can_bring_it_again(
+    tmp_path: Path,
+) -> None:
+    source, hashed, stream = await source_of(tmp_path)
+    inbox = folder(tmp_path)
+    first = await arrival(inbox, hashed.tree)
+    await take(first, stream)
+    placed = await first.place()
+    await first.close()
+    old, young = inbox.folder / part_name(b"old"), inbox.folder / part_name(b"young")
+    for path in (old, young):
+        path.write_bytes(b"partial")
+    long_ago_s = time.time() - ABANDONED_S - 60
+    for path in (old, placed, inbox.folder / part_name(b"k")):
+        os.utime(path, (long_ago_s, long_ago_s))
+    other = await folder(tmp_path).open(b"other", "other", 1)
+    await other.close()
+    names = {path.name for path in inbox.folder.iterdir()}
+    assert names == {"photos", young.name, part_name(b"other")}
+    assert picture(placed) == picture(source)
 
 
 async def test_cancelled_arrival_lets_go_of_its_lock_and_of_its_room(tmp_path: Path) -> None:
