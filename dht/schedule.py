@@ -90,6 +90,7 @@ class PublishSchedule:
         self._rng = rng
         self._config = config or ScheduleConfig()
         self._plans: dict[bytes, Plan] = {}
+        self._by_kind: dict[Kind, set[bytes]] = {kind: set() for kind in Kind}
         # (key, draft id) in order: a sweep visits neighbouring keys, which have the same storers.
         self._order: list[tuple[bytes, bytes]] = []
         self._swept: tuple[bytes, bytes] = (b"", b"")
@@ -170,10 +171,7 @@ class PublishSchedule:
         `peer` records are left out by default: who is away must still be found and sent to. Publish
         one with a `here_until_ms` in the past instead.
         """
-        plans = [self._plans[draft_id] for _, draft_id in self._order]
-        return [
-            plan.draft_id for plan in plans if not plan.withdrawn and kind_of(plan.payload) in kinds
-        ]
+        return [plan.draft_id for plan in self._of_kinds(kinds) if not plan.withdrawn]
 
     def withdraw_drafts(self, draft_ids: Iterable[bytes], *, now_ms: int) -> None:
         """Plan tombstones for these drafts; unknown ones are ignored."""
@@ -184,10 +182,14 @@ class PublishSchedule:
 
     def payloads(self, kinds: Sequence[Kind] = tuple(Kind)) -> list[Payload]:
         """List what is published, withdrawals left out, in the order of keys."""
-        plans = [self._plans[draft_id] for _, draft_id in self._order]
-        return [
-            plan.payload for plan in plans if not plan.withdrawn and kind_of(plan.payload) in kinds
-        ]
+        return [plan.payload for plan in self._of_kinds(kinds) if not plan.withdrawn]
+
+    def _of_kinds(self, kinds: Sequence[Kind]) -> list[Plan]:
+        """List the drafts of these kinds in key order, without a look at the payloads of others."""
+        if len(kinds) == len(self._by_kind):
+            return [self._plans[draft_id] for _, draft_id in self._order]
+        wanted = set[bytes]().union(*(self._by_kind[kind] for kind in kinds))
+        return [self._plans[draft_id] for draft_id in self.in_order(wanted)]
 
     def _plan_for(self, payload: Payload) -> Plan:
         draft_id = self.draft_id_of(payload)
@@ -202,6 +204,7 @@ class PublishSchedule:
         if len(self._plans) >= self._config.drafts_max:
             raise ScheduleFull
         self._plans[plan.draft_id] = plan
+        self._by_kind[kind_of(plan.payload)].add(plan.draft_id)
         self._deleted.pop(plan.draft_id, None)
         bisect.insort(self._order, (plan.key, plan.draft_id))
 
@@ -330,6 +333,7 @@ class PublishSchedule:
 
     def _forget(self, plan: Plan) -> None:
         del self._plans[plan.draft_id]
+        self._by_kind[kind_of(plan.payload)].discard(plan.draft_id)
         self._due.drop(plan.draft_id)
         self._ends.drop(plan.draft_id)
         del self._order[bisect.bisect_left(self._order, (plan.key, plan.draft_id))]

@@ -40,6 +40,8 @@ HANDOFF_KEYS_MAX = 20_000
 HANDOFF_RECORDS_MAX = 2_000
 HANDOFF_TURN = 200
 """Keys judged before other tasks have their turn."""
+KNOWN_MAX = 2_048
+"""Keys of which one round remembers the closest contacts."""
 CROWD = 4
 """Behind so many times k contacts nobody counts as one of the k closest to a key: the block rule
 passes over some contacts, but few of a table."""
@@ -180,8 +182,10 @@ class Upkeep:
             self._membership.newcomers.clear()
             departed = list(self._membership.departed)
             self._membership.departed.clear()
-            for newcomer in newcomers:
-                await self._hand_over(newcomer, await self._keys_for(newcomer))
+            known: dict[bytes, list[Contact]] = {}
+            plans = [(each, await self._keys_for(each, known)) for each in newcomers]
+            for newcomer, keys in plans:
+                await self._hand_over(newcomer, keys)
             if departed:
                 for heir, keys in (await self._heirs_of(departed)).values():
                     await self._hand_over(heir, keys)
@@ -196,11 +200,13 @@ class Upkeep:
         if records:
             await self._publisher.hand_over(candidate, records[:HANDOFF_RECORDS_MAX])
 
-    async def _keys_for(self, newcomer: Candidate) -> list[bytes]:
+    async def _keys_for(
+        self, newcomer: Candidate, known: dict[bytes, list[Contact]]
+    ) -> list[bytes]:
         """Choose the keys that a newcomer should hold: where it is among the k closest."""
         newcomer_id = int.from_bytes(newcomer.peer_id, "big")
         wanted: list[bytes] = []
-        async for key, number, closest in self._near(newcomer.peer_id, [newcomer_id]):
+        async for key, number, closest in self._near(newcomer.peer_id, [newcomer_id], known):
             if any(each.long_id == newcomer_id for each in closest) and self._is_giver(
                 number, closest, {newcomer_id}
             ):
@@ -214,7 +220,7 @@ class Upkeep:
         gone = [each.long_id for each in departed]
         k = self._config.lookup.k
         found: dict[bytes, tuple[Candidate, list[bytes]]] = {}
-        async for key, number, closest in self._near(self._table.node.id, gone):
+        async for key, number, closest in self._near(self._table.node.id, gone, {}):
             by_id = {each.long_id: each for each in closest}
             # We count among the k closest ourselves, having the records.
             ids = sorted((*by_id, self._own_number), key=number.__xor__)[:k]
@@ -226,11 +232,13 @@ class Upkeep:
         return found
 
     async def _near(
-        self, target: bytes, changed: Sequence[int]
+        self, target: bytes, changed: Sequence[int], known: dict[bytes, list[Contact]]
     ) -> AsyncIterator[tuple[bytes, int, list[Contact]]]:
         """Go through the stored keys that a change may concern, with the contacts closest to each.
 
         Those near an id first, in turns; what is far from all that changed costs next to nothing.
+        `known` are the contacts closest to keys gone through before: many come at once, and most
+        keys that concern one of them concern them all.
         """
         k = self._config.lookup.k
         keys = self._store.near_keys(target, HANDOFF_KEYS_MAX)
@@ -243,7 +251,12 @@ class Upkeep:
                 await asyncio.sleep(0)
             number = int.from_bytes(key, "big")
             if any(may_be_close(number, each, ids, closer_max=closer_max) for each in changed):
-                yield key, number, self._table.closest_spread(key, k)
+                closest = known.get(key)
+                if closest is None:
+                    closest = self._table.closest_spread(key, k)
+                    if len(known) < KNOWN_MAX:
+                        known[key] = closest
+                yield key, number, closest
 
     def _is_giver(
         self, number: int, closest: Sequence[Contact], receivers: Collection[int]

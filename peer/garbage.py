@@ -16,7 +16,9 @@ from typing import Final
 YOUNG_OBJECTS: Final = 5_000
 """New objects between two collections of the youngest: a read makes hundreds that end with it, and
 those that a collection meets alive count towards the next full one."""
-MIDDLE_COLLECTIONS: Final = 10
+MIDDLE_COLLECTIONS: Final = 5
+FULL_COLLECTIONS: Final = 4
+"""So that 100,000 new objects that stay are met by a full collection, which takes 10 ms."""
 LONG_S: Final = 0.008
 """A full collection that takes longer freezes what is left: of that size no other one follows."""
 
@@ -48,8 +50,7 @@ def keep_turns_short() -> ShortTurns:
     turns = ShortTurns()
     gc.callbacks[:] = [each for each in gc.callbacks if not isinstance(each, ShortTurns)]
     gc.unfreeze()
-    gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, MIDDLE_COLLECTIONS, gc.get_threshold()[2])
+    gc.set_threshold(YOUNG_OBJECTS, MIDDLE_COLLECTIONS, FULL_COLLECTIONS)
     gc.callbacks.append(turns)
     return turns

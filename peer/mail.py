@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from dht.reachability import Reach
-from dht.records import MailPayload
+from dht.records import Kind, MailPayload
 from identity.address import Address
 from identity.keys import show_peer_id
 from peer.background import Background
@@ -415,7 +415,7 @@ class Mail:
         """Withdraw the `mail` records of recipients for whom nothing waits here any more."""
         announced = [
             payload
-            for payload in self._core.dht.schedule.payloads()
+            for payload in self._core.dht.schedule.payloads((Kind.MAIL,))
             if isinstance(payload, MailPayload)
         ]
         if not announced:

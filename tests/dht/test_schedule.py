@@ -465,3 +465,17 @@ def test_a_withdrawal_is_done_where_nobody_has_room_for_what_it_withdraws() -> N
     schedule.take([draft_id], now_ms=NOW_MS)
     schedule.stored(draft_id, 0, now_ms=NOW_MS, has_shard=True)
     assert len(schedule) == 0
+
+
+def test_drafts_of_some_kinds_are_listed_in_key_order_and_forgotten_with_their_drafts() -> None:
+    schedule = make_schedule()
+    payloads = [ContentPayload(bytes([number]) * 32) for number in range(40)]
+    payloads += [MailPayload(bytes([number]) * 20) for number in range(3)]
+    for payload in payloads:
+        schedule.add(payload, now_ms=NOW_MS, expires_ms=NOW_MS + DAY_MS)
+    in_order = schedule.payloads()
+    for kind in (Kind.CONTENT, Kind.MAIL):
+        assert schedule.payloads((kind,)) == [each for each in in_order if kind_of(each) is kind]
+    assert len(schedule.leaving((Kind.CONTENT, Kind.MAIL))) == len(payloads)
+    schedule.due(NOW_MS + DAY_MS, 100)
+    assert schedule.payloads((Kind.MAIL,)) == schedule.payloads() == []
