@@ -167,7 +167,7 @@ class Courier:
             files=None if folder is None else folder.files,
         )  # fmt: skip
         await self._journal.add(row)
-        return await self._deposit(row)
+        return await self._deposit(row, is_fresh=True)
 
     async def sent_directly(
         self, *, name: str, content_id: bytes, size: int, recipient: bytes, seal_id: bytes,
@@ -335,7 +335,9 @@ class Courier:
         await self.retry(hurried=hurried)
         await self.tend()
 
-    async def _deposit(self, row: OutboxRow, only: StoreKind | None = None) -> Sent:
+    async def _deposit(
+        self, row: OutboxRow, only: StoreKind | None = None, *, is_fresh: bool = False
+    ) -> Sent:
         failures: list[tuple[StoreKind, QueueError]] = []
         manifest = await self._spool.manifest(row.delivery_id)
         if manifest is None or row.delivery_id in self._depositing:
@@ -347,7 +349,8 @@ class Courier:
                 if not allowed or only not in (None, store.kind):
                     continue
                 try:
-                    kept = await store.deposit(manifest, self._spool.source(manifest))
+                    chunks = self._spool.source(manifest, is_fresh=is_fresh)
+                    kept = await store.deposit(manifest, chunks)
                 except QueueError as error:
                     # A keeper's clock may be wrong, or its word: our own clock says what is over.
                     if isinstance(error, Expired) and row.expires_ms <= self._wall_ms():

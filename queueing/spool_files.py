@@ -108,16 +108,20 @@ class SpoolFiles:
 
     def read(self, manifest: OuterManifest, index: int) -> bytes:
         """Return a checked chunk of a whole delivery; BadEnvelope when the disk lost it."""
+        sealed = self.read_fresh(manifest, index)
+        if not manifest.chunk_is_good(index, sealed):
+            raise BadEnvelope("a chunk was damaged on disk")
+        return sealed
+
+    def read_fresh(self, manifest: OuterManifest, index: int) -> bytes:
+        """Return a chunk that was written a moment ago, unchecked; BadEnvelope when it is gone."""
         try:
-            with self._whole(manifest.delivery_id).open("rb") as file:
-                sealed = os.pread(
+            with self._whole(manifest.delivery_id).open("rb", buffering=0) as file:
+                return os.pread(
                     file.fileno(), manifest.sealed_size(index), manifest.sealed_offset(index)
                 )
         except FileNotFoundError as error:
             raise BadEnvelope("the delivery is no longer here") from error
-        if not manifest.chunk_is_good(index, sealed):
-            raise BadEnvelope("a chunk was damaged on disk")
-        return sealed
 
     def delete(self, delivery_id: bytes) -> None:
         """Delete what there is of a delivery."""

@@ -50,9 +50,10 @@ class ChunkSource(Protocol):
     """Where the sealed chunks of one delivery are read from, in any order and repeatedly."""
 
     async def read(self, index: int) -> bytes:
-        """Return the sealed chunk, checked against its digest; BadEnvelope when it is lost.
+        """Return the sealed chunk; BadEnvelope when it is lost.
 
-        Nobody who deposits it checks it again: whoever takes it does.
+        It is checked against its digest, unless it was sealed by this process a moment ago. Nobody
+        who deposits it checks it again: whoever takes it does.
         """
         ...
 
