@@ -104,7 +104,7 @@ class TreeCatalog:
         found: dict[bytes, PackSource] = {}
         for at in range(0, len(content_ids), IDS_MAX):
             for root, file in self._files_with(content_ids[at : at + IDS_MAX]):
-                path = Path(root, file.path)
+                path = f"{root}/{file.path}"
                 found[file.content_id] = PackSource(path, file.content_id, file.fingerprint, True)
         return found
 
@@ -201,4 +201,6 @@ class TreeCatalog:
 
 
 def _one_a_content(files: Sequence[TreeFile]) -> list[TreeFile]:
-    return list({file.content_id: file for file in reversed(files)}.values())
+    # In the order of the table's keys, which takes half as long to insert.
+    first = {file.content_id: file for file in reversed(files)}
+    return [first[content_id] for content_id in sorted(first)]

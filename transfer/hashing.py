@@ -129,17 +129,17 @@ def hashing_threads() -> int:
     return min(max(usable, THREADS_MIN), THREADS_MAX)
 
 
-def open_regular(path: Path) -> int:
+def open_regular(path: Path | str) -> int:
     """Open a regular file for reading and return its descriptor; SourceUnreadable."""
     try:
         # O_NONBLOCK: opening a named pipe must not hang; it changes nothing on regular files.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise SourceUnreadable(f"cannot read {path.name!a}: {reason}") from error
+        raise SourceUnreadable(f"cannot read {Path(path).name!a}: {reason}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise SourceUnreadable(f"{path.name!a} is not a regular file")
+        raise SourceUnreadable(f"{Path(path).name!a} is not a regular file")
     return descriptor
 
 
@@ -166,6 +166,17 @@ def read_exactly(descriptor: int, offset: int, length: int) -> bytes:
         parts.append(data)
         done += len(data)
     return b"".join(parts)
+
+
+def read_into(descriptor: int, offset: int, view: memoryview) -> int:
+    """Read a span into a buffer and return how many bytes there were before the file ended."""
+    done = 0
+    while done < len(view):
+        count = os.preadv(descriptor, [view[done:]], offset + done)
+        if not count:
+            break
+        done += count
+    return done
 
 
 @functools.cache

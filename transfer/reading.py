@@ -26,6 +26,12 @@ class ReadAhead:
         self._start = self._next = 0
         self._kept = memoryview(b"")
 
+    async def message(self, source: OpenSource, head: bytes, offset: int, length: int) -> bytes:
+        """Return a head with a span after it; a long one is read right to where it belongs."""
+        if length > AHEAD_BYTES_MAX // 2:
+            return await asyncio.to_thread(source.read_after, head, offset, length)
+        return b"".join((head, await self.span(source, offset, length)))
+
     async def span(self, source: OpenSource, offset: int, length: int) -> memoryview:
         """Return a span of a source; SourceChanged when that is no longer what it was."""
         is_next = source is self._source and offset == self._next

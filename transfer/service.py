@@ -9,6 +9,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import grpc
@@ -30,10 +31,12 @@ from transfer.spreading import Spreading
 from transfer.wire import (
     FRAME_DATA_MAX_BYTES,
     RUN_BYTES_MAX,
+    RUN_FRAME_BYTES_MAX,
     FetchRequest,
     FrameStatus,
     decode_fetch_request,
     encode_frame,
+    encode_frame_head,
 )
 
 SERVICE_NAME = "shoal.v1.Transfer"
@@ -253,7 +256,7 @@ class TransferService:
         source = sources[read.failed]
         if read.status is FrameStatus.CHANGED and source is not None:
             self._note_changed(source.content_id)
-            self._shares.source_changed(source.content_id, source.path)
+            self._shares.source_changed(source.content_id, Path(source.path))
         return read
 
     def report_changed(self, source: Source) -> None:
@@ -272,7 +275,7 @@ class TransferService:
 
     def frame_bytes(self, request: FetchRequest) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
-        most_bytes = RUN_BYTES_MAX if request.count > 1 else FRAME_DATA_MAX_BYTES
+        most_bytes = RUN_FRAME_BYTES_MAX if request.count > 1 else FRAME_DATA_MAX_BYTES
         return self._up.frame_bytes(most_bytes, request.frame_bytes_max)
 
     async def take(self, size_bytes: int) -> None:
@@ -403,9 +406,8 @@ class _FetchStream:
         for offset in range(0, length, step):
             size = min(step, length - offset)
             await self._wait_for_rate(size, idle)
-            data = await self._ahead.span(opened, start + offset, size)
-            frame = encode_frame(request.request, FrameStatus.DATA, offset, data)
-            await self._write(frame)
+            head = encode_frame_head(request.request, FrameStatus.DATA, offset, size)
+            await self._write(await self._ahead.message(opened, head, start + offset, size))
             self._service.sent(self.peer_id, request.content_id, size)
         return length
 

@@ -104,8 +104,12 @@ class _Assembly:
     """The frames of a chunk or run so far."""
 
     chunks: range
+    """Those that have not come yet, or in part."""
     length: int
+    """Of the whole answer, and what has come of it;"""
     done: int = 0
+    begin: int = 0
+    """up to here it was handed on."""
     pieces: list[memoryview] = field(default_factory=list)
 
 
@@ -337,7 +341,8 @@ class HolderSession:
             if not isinstance(message, bytes):
                 return
             frame = decode_frame(message)
-            self._end = self._judge(frame)
+            # What was written meanwhile may have given the verdict already.
+            self._end = self._end or self._judge(frame)
             if frame is None or self._end is not None:
                 return
             self._rearm()
@@ -346,27 +351,32 @@ class HolderSession:
             assembly = self._assemblies[frame.request]
             if frame.status is FrameStatus.MISSING:
                 del self._assemblies[frame.request]
-                await self._missing(assembly)
+                self._missing(assembly)
                 continue
             assembly.pieces.append(frame.data)
             assembly.done += len(frame.data)
             if assembly.done == assembly.length:
                 del self._assemblies[frame.request]
                 self._silence_when_idle()
-                await self._verify(assembly)
+            await self._take_whole(assembly)
 
-    async def _missing(self, assembly: _Assembly) -> None:
-        """Take what came of a run, and note that the chunk after that is not there."""
+    def _missing(self, assembly: _Assembly) -> None:
+        """Note that a chunk is not there; what comes after it in a run may be asked for again."""
         swarm, chunks = self._download.swarm, assembly.chunks
         self._reading.expect(assembly.done - assembly.length)
-        there = self._whole_chunks(assembly)
-        assert there is not None
-        if there:
-            await self._verify(_Assembly(chunks[:there], assembly.done, pieces=assembly.pieces))
-        swarm.chunk_missing(self._peer_id, chunks[there])
-        swarm.unanswered(self._peer_id, chunks[there + 1 :])
+        swarm.chunk_missing(self._peer_id, chunks[0])
+        swarm.unanswered(self._peer_id, chunks[1:])
         self._withheld.set()
         self._download.pump()
+
+    async def _take_whole(self, assembly: _Assembly) -> None:
+        """Hand on the chunks that are complete, once nothing of another has come."""
+        count = self._whole_chunks(assembly)
+        if count:
+            chunks, pieces = assembly.chunks[:count], assembly.pieces
+            assembly.chunks, assembly.pieces = assembly.chunks[count:], []
+            assembly.begin = assembly.done
+            await self._verify(chunks, pieces)
 
     async def _keep_pace(self, size_bytes: int) -> None:
         """Read on only when the limit allows it: gRPC then slows the holder down."""
@@ -390,28 +400,25 @@ class HolderSession:
                 return SessionEnd.BAD
             return None
         # Of a run that began to come the rest may be missing, from a chunk's bound on.
-        is_bound = frame.offset == assembly.done and self._whole_chunks(assembly) is not None
+        is_bound = frame.offset == assembly.done and not assembly.pieces
         return SessionEnd.BAD if assembly.done and not is_bound else None
 
-    def _whole_chunks(self, assembly: _Assembly) -> int | None:
-        """Return how many chunks have come, None where one has come in part."""
-        rest = assembly.done
-        for count, chunk in enumerate(assembly.chunks):
-            if rest <= 0:
-                return None if rest else count
+    def _whole_chunks(self, assembly: _Assembly) -> int:
+        """Return how many chunks the pieces are; none where the last one came in part."""
+        rest = assembly.done - assembly.begin
+        for count, chunk in enumerate(assembly.chunks, start=1):
             rest -= self._download.length(chunk)
-        return None
+            if rest <= 0:
+                return 0 if rest else count
+        return 0
 
-    async def _verify(self, assembly: _Assembly) -> None:
+    async def _verify(self, chunks: range, pieces: list[memoryview]) -> None:
         """Have chunks verified and written while the next ones are read."""
-        chunks = assembly.chunks
         if not any(map(self._download.swarm.is_missing, chunks)):
             self._download.accepted(self._peer_id, chunks)
             return
         loop = asyncio.get_running_loop()
-        write = loop.run_in_executor(
-            self._pool, self._download.write_blocking, chunks, assembly.pieces
-        )
+        write = loop.run_in_executor(self._pool, self._download.write_blocking, chunks, pieces)
         self._writes.add(write)
         write.add_done_callback(lambda done: self._written(chunks, done))
         if len(self._writes) >= self._config.writes_max:

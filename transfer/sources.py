@@ -4,6 +4,7 @@ Owns what the service needs to know of a shared file and the rule that a changed
 under its old id. Knows no gRPC and no catalog: the peer implements Shares.
 """
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from transfer.bitmap import full_bitmap
 from transfer.errors import SourceChanged
-from transfer.hashing import Fingerprint, open_regular, read_exactly
+from transfer.hashing import Fingerprint, open_regular, read_exactly, read_into
 from transfer.manifest import Manifest
 
 
@@ -44,7 +45,8 @@ class Source:
 class PackSource:
     """A small file that is asked for together with others."""
 
-    path: Path
+    path: Path | str
+    """As text where there are very many: making path objects costs as much as reading the files."""
     content_id: bytes
     fingerprint: Fingerprint
     is_shared: bool
@@ -86,6 +88,21 @@ class OpenSource:
             raise SourceChanged("the source became shorter")
         self.check()
         return data
+
+    def read_after(self, head: bytes, offset: int, length: int) -> bytes:
+        """Return a head with a span after it, without copying what is read; as `read`."""
+        # The bytes of a BytesIO can be written to, and are given away as they are.
+        buffer = io.BytesIO(bytes(len(head) + length))
+        with buffer.getbuffer() as whole, whole[len(head) :] as span:
+            whole[: len(head)] = head
+            try:
+                count = read_into(self._descriptor, offset, span)
+            except OSError as error:
+                raise SourceChanged("the source can no longer be read") from error
+        if count != length:
+            raise SourceChanged("the source became shorter")
+        self.check()
+        return buffer.getvalue()
 
     def check(self) -> None:
         """Raise SourceChanged when the file is no longer what was shared."""

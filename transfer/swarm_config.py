@@ -22,7 +22,7 @@ class SwarmConfig:
     """Bytes in flight at all holders, but for one chunk."""
     window_target_s: float = 0.25
     """A window holds what the holder sends in this time,"""
-    run_target_s: float = 0.02
+    run_target_s: float = 0.03
     """and a run what it sends in this."""
     copies_max: int = 2
     """Holders asked for one chunk at the same time."""

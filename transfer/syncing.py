@@ -24,7 +24,7 @@ _REPORTS_ERRORS = (5, 8)
 """Since this version of Linux, syncfs tells of what could not be written."""
 
 
-def sync_files(paths: Sequence[Path], folder: int, pool: Executor) -> None:
+def sync_files(paths: Sequence[Path | str], folder: int, pool: Executor) -> None:
     """Sync files that lie in the file system of an open folder; OSError when one cannot be."""
     if len(paths) >= TOGETHER_MIN and _SYNCFS is not None and dirty_bytes() <= DIRTY_BYTES_MAX:
         if _SYNCFS(folder) != 0:
@@ -52,7 +52,7 @@ def dirty_bytes() -> int:
     return sys.maxsize
 
 
-def _sync_each(paths: Sequence[Path]) -> None:
+def _sync_each(paths: Sequence[Path | str]) -> None:
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:

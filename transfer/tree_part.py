@@ -265,8 +265,9 @@ class TreePart:
     def is_whole(self, place: int) -> bool:
         """Tell whether a content is here from its first to its last byte."""
         holding = self.state.holdings.get(place)
-        chunks = _chunks(self.state.plan.contents[place])
-        return holding is not None and holding.chunks == full_bitmap(chunks)
+        if holding is None:
+            return False
+        return holding.chunks == full_bitmap(_chunks(self.state.plan.contents[place]))
 
     def write_small(self, place: int, data: memoryview) -> None:
         """Write a verified small content to each of its paths."""
@@ -357,7 +358,9 @@ class TreePart:
         try:
             self._journal_synced()
             self._synced, self._pending = self._pending, {}
-            paths = [self.path / FILES / self.state.tree.entries[n].path for n in self._synced]
+            # As text: thousands of path objects cost as much as their files.
+            root, entries = os.fspath(self.path / FILES), self.state.tree.entries
+            paths = [f"{root}/{entries[number].path}" for number in self._synced]
             # A thread of its own waits for those that sync.
             self._syncing = self._syncers.submit(
                 sync_files, paths, self.files.descriptor, self._syncers

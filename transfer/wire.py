@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from transfer.manifest import CHUNK_SIZE_MIN_BYTES
 
 FRAME_DATA_MAX_BYTES = 512 * 1024
-RUN_BYTES_MAX = 2 * 1024 * 1024
-"""Chunks in a row that one frame answers; half of what a message of gRPC may have."""
-FRAME_BYTES_MAX = RUN_BYTES_MAX + 64
+RUN_BYTES_MAX = 4 * 1024 * 1024
+"""Chunks in a row that one request asks for,"""
+RUN_FRAME_BYTES_MAX = 2 * 1024 * 1024
+"""and what of them one frame carries; half of what a message of gRPC may have."""
+FRAME_BYTES_MAX = RUN_FRAME_BYTES_MAX + 64
 RUN_CHUNKS_MAX = RUN_BYTES_MAX // CHUNK_SIZE_MIN_BYTES
 PACK_CONTENTS_MAX = 128
 _FETCH_REQUEST_BYTES_MAX = 256 + 32 * PACK_CONTENTS_MAX
@@ -89,10 +91,15 @@ def encode_frame(
     request: int, status: FrameStatus, offset: int = 0, data: bytes | memoryview = b""
 ) -> bytes:
     """Return the protobuf bytes of a FetchFrame; the data is copied once."""
-    head = _number(1, request) + _number(2, status) + _number(3, offset)
     if not len(data):
-        return head
-    return b"".join((head, b"\x22", _varint(len(data)), data))
+        return _number(1, request) + _number(2, status) + _number(3, offset)
+    return b"".join((encode_frame_head(request, status, offset, len(data)), data))
+
+
+def encode_frame_head(request: int, status: FrameStatus, offset: int, length: int) -> bytes:
+    """Return the protobuf bytes of a FetchFrame with data, up to where the data begins."""
+    numbers = _number(1, request) + _number(2, status) + _number(3, offset)
+    return b"".join((numbers, b"\x22", _varint(length)))
 
 
 def decode_fetch_request(message: bytes) -> FetchRequest | None:
@@ -140,7 +147,7 @@ def decode_frame(message: bytes) -> FetchFrame | None:
     data = fields.get(4, memoryview(b""))
     if not (isinstance(request, int) and isinstance(status, int) and isinstance(offset, int)):
         return None
-    if not isinstance(data, memoryview) or len(data) > RUN_BYTES_MAX:
+    if not isinstance(data, memoryview) or len(data) > RUN_FRAME_BYTES_MAX:
         return None
     if request >= 1 << 32 or offset >= 1 << 32 or status not in (0, 1, 2):
         return None

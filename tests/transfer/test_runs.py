@@ -20,6 +20,7 @@ from transfer.sources import Source
 from transfer.swarm_config import SwarmConfig
 from transfer.wire import (
     RUN_BYTES_MAX,
+    RUN_FRAME_BYTES_MAX,
     FetchFrame,
     FetchRequest,
     FrameStatus,
@@ -28,8 +29,8 @@ from transfer.wire import (
 )
 
 CHUNKS = 40
-RUN = RUN_BYTES_MAX // CHUNK
-ALWAYS = dataclasses.replace(QUICK, swarm=SwarmConfig(run_target_s=10.0))
+PATIENT = dataclasses.replace(QUICK, no_holder_timeout_s=20.0)
+ALWAYS = dataclasses.replace(PATIENT, swarm=SwarmConfig(run_target_s=10.0))
 """Runs of every holder whose rate is known, however slow the machine is."""
 
 
@@ -71,7 +72,7 @@ async def _sizes_of_a_get(source: Path, config: DownloadConfig = ALWAYS, **limit
 
 async def test_quick_holder_answers_most_of_a_file_in_runs(source: Path) -> None:
     sizes = await _sizes_of_a_get(source)
-    assert max(sizes.all) == RUN_BYTES_MAX
+    assert max(sizes.all) == RUN_FRAME_BYTES_MAX
     assert len(sizes.all) <= CHUNKS // 2
 
 
@@ -84,7 +85,7 @@ async def test_holder_from_before_runs_is_asked_for_single_chunks(
 
 
 async def test_slow_holder_is_asked_for_single_chunks(source: Path) -> None:
-    never = dataclasses.replace(QUICK, swarm=SwarmConfig(run_target_s=0.0))
+    never = dataclasses.replace(PATIENT, swarm=SwarmConfig(run_target_s=0.0))
     sizes = await _sizes_of_a_get(source, never)
     assert len(sizes.all) == CHUNKS
 

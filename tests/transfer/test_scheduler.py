@@ -234,7 +234,7 @@ def test_holder_that_answers_no_runs_is_asked_for_single_chunks() -> None:
 
 
 def test_slow_holder_is_asked_for_single_chunks() -> None:
-    _, flying = quick(200, chunk_s=0.011)
+    _, flying = quick(200, chunk_s=0.016)
     assert {request.count for request in flying} == {1}
 
 

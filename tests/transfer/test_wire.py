@@ -9,6 +9,7 @@ from transfer.wire import (
     PACK_CONTENTS_MAX,
     RUN_BYTES_MAX,
     RUN_CHUNKS_MAX,
+    RUN_FRAME_BYTES_MAX,
     FetchRequest,
     FrameStatus,
     decode_fetch_request,
@@ -52,7 +53,7 @@ def test_bytes_of_a_request_for_a_run_are_as_the_protocol_says() -> None:
 
 def test_bytes_of_what_a_peer_says_of_runs_are_as_the_protocol_says() -> None:
     reply = transfer_pb2.HaveReply(chunk_count=3, complete=True, run_bytes_max=RUN_BYTES_MAX)
-    assert reply.SerializeToString() == bytes.fromhex("0803100120") + b"\x80\x80\x80\x01"
+    assert reply.SerializeToString() == bytes.fromhex("0803100120") + b"\x80\x80\x80\x02"
 
 
 @given(NUMBERS, st.lists(CONTENT_IDS, min_size=1, max_size=PACK_CONTENTS_MAX))
@@ -124,7 +125,7 @@ def test_frame_is_byte_for_byte_protobuf(
 
 
 def test_largest_frame_parses_and_one_byte_more_does_not() -> None:
-    data = bytes(RUN_BYTES_MAX)
+    data = bytes(RUN_FRAME_BYTES_MAX)
     message = encode_frame(7, FrameStatus.DATA, 9, data)
     parsed = transfer_pb2.FetchFrame.FromString(message)
     assert (parsed.request, parsed.offset, parsed.data) == (7, 9, data)
