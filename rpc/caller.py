@@ -4,9 +4,10 @@ Owns: the way from a call's TLS certificate to a peer id, and the guard before e
 Must not know: what a caller may do; that is for the service.
 """
 
+import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -103,10 +104,23 @@ def _guarded(handler: AnyHandler, network: Network) -> AnyHandler:
     return guarded
 
 
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """End a call whose caller went away while something was written to it, as gRPC ends others.
+
+    gRPC raises an error of its own then, and would log it: once for each reader that leaves.
+    """
+    try:
+        yield
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
+
+
 def _guarded_coroutine(inner: Behaviour, network: Network) -> Callable[..., Awaitable[Any]]:
     async def guarded(request: Any, context: AnyContext) -> Any:
         await _refuse_stranger(context, network)
-        return await inner(request, context)
+        with _quietly():
+            return await inner(request, context)
 
     return guarded
 
@@ -115,7 +129,8 @@ def _guarded_generator(inner: Behaviour, network: Network) -> Callable[..., Asyn
     async def guarded(request: Any, context: AnyContext) -> AsyncIterator[Any]:
         await _refuse_stranger(context, network)
         async with contextlib.aclosing(inner(request, context)) as responses:
-            async for response in responses:
-                yield response
+            with _quietly():
+                async for response in responses:
+                    yield response
 
     return guarded

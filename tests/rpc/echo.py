@@ -14,6 +14,7 @@ COUNT = "/shoal.test.Echo/Count"
 GENERATE = "/shoal.test.Echo/Generate"
 COLLECT = "/shoal.test.Echo/Collect"
 CHAT = "/shoal.test.Echo/Chat"
+POUR = "/shoal.test.Echo/Pour"
 HANG = "/shoal.test.Echo/Hang"
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -25,6 +26,8 @@ class Echo:
     def __init__(self, network: Network) -> None:
         self._network = network
         self.calls = 0
+        self.pouring = 0
+        self.poured = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
         methods: dict[str, Any] = {
@@ -33,6 +36,7 @@ class Echo:
             "Generate": grpc.unary_stream_rpc_method_handler(self._generate),
             "Collect": grpc.stream_unary_rpc_method_handler(self._collect),
             "Chat": grpc.stream_stream_rpc_method_handler(self._chat),
+            "Pour": grpc.unary_stream_rpc_method_handler(self._pour),
             "Hang": grpc.unary_unary_rpc_method_handler(self._hang),
         }
         return grpc.method_handlers_generic_handler("shoal.test.Echo", methods)
@@ -59,6 +63,16 @@ class Echo:
         self.calls += 1
         async for request in requests:
             await context.write(request[::-1])
+
+    async def _pour(self, request: bytes, context: Context) -> None:
+        self.calls += 1
+        self.pouring += 1
+        try:
+            while True:
+                await context.write(request)
+                self.poured += 1
+        finally:
+            self.pouring -= 1
 
     async def _hang(self, request: bytes, context: Context) -> bytes:
         self.calls += 1

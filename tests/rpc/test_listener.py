@@ -9,7 +9,7 @@ from identity.address import Address
 from rpc.config import RpcConfig
 from rpc.errors import CannotListen, PortInUse
 from rpc.listener import RpcListener
-from tests.rpc.echo import HANG, Echo, call, until
+from tests.rpc.echo import HANG, POUR, Echo, call, until
 from tests.support.identities import identity, listening, network, pool, rpc_pair, tls
 
 NETWORK = network()
@@ -82,6 +82,27 @@ async def test_calls_over_the_limit_are_refused_as_exhausted() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await hanging
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_reader_that_goes_away_in_the_middle_leaves_no_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    echo, poured = Echo(NETWORK), [0]
+
+    def stands_still() -> bool:
+        poured.append(echo.poured)
+        return poured[-1] == poured[-2]
+
+    short_window = RpcConfig(read_bytes_per_s=1)
+    async with rpc_pair(echo.handler(), config=short_window) as pair:
+        for number in range(10):
+            reading = pair.channel.unary_stream(POUR)(bytes(20_000))
+            for _ in range(1 + number % 7):
+                await reading.read()
+            await until(stands_still)
+            reading.cancel()
+        await until(lambda: echo.calls == 10 and not echo.pouring)
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 async def test_a_message_over_the_limit_is_refused() -> None:
