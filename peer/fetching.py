@@ -287,7 +287,7 @@ class Fetching:
             timeout_s=timeout_s,
             spreads=spreads and self._core.dht.reach is not Reach.UNREACHABLE,
             candidates=_candidates_for(self._core.paces.gets.down.rate_bytes_per_s),
-            session=SessionConfig(attempts_max=ATTEMPTS_MAX),
+            session=SessionConfig(attempts_max=ATTEMPTS_MAX, own_id=self._core.identity.peer_id),
             swarm=SwarmConfig(in_order=in_order),
         )
 

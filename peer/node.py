@@ -254,7 +254,7 @@ class Peer:
             Offered(core.catalog, self.fetching, self.sharing, self._background),
             identify,
             inbox=inbox,
-            config=service_limits(core.config.transfer),
+            config=service_limits(core.config.transfer, core.identity.peer_id),
             on_upload=self.traffic.uploaded,
             up=core.paces.gets.up,
             down=core.paces.mail.down,

@@ -69,10 +69,12 @@ class Offered:
         return Source(share.path, decode_manifest(share.manifest), fingerprint)
 
 
-def service_limits(config: TransferConfig) -> ServiceConfig:
+def service_limits(config: TransferConfig, own_id: bytes) -> ServiceConfig:
     """Return the service's limits; rates are the core's."""
     return ServiceConfig(
-        upload_slots_max=config.slots, upload_slots_per_peer_max=min(4, config.slots)
+        upload_slots_max=config.slots,
+        upload_slots_per_peer_max=min(4, config.slots),
+        own_id=own_id,
     )
 
 

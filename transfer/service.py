@@ -76,6 +76,8 @@ class ServiceConfig:
     """Files that are received at a time."""
     pushes_per_peer_max: int = 2
     """Files that are received from one peer at a time."""
+    own_id: bytes = b""
+    """This peer: what it fetches from itself goes over no line, and no limit holds."""
 
     def __post_init__(self) -> None:
         assert 0 < self.upload_slots_per_peer_max <= self.upload_slots_max
@@ -273,14 +275,17 @@ class TransferService:
         if len(self._changed) > CHANGED_MAX:
             self._changed.popitem(last=False)
 
-    def frame_bytes(self, request: FetchRequest) -> int:
+    def frame_bytes(self, request: FetchRequest, peer_id: bytes) -> int:
         """How much data a frame carries: less under a rate limit, so that it flows evenly."""
         most_bytes = RUN_FRAME_BYTES_MAX if request.count > 1 else FRAME_DATA_MAX_BYTES
-        return self._up.frame_bytes(most_bytes, request.frame_bytes_max)
+        return self._pace_to(peer_id).frame_bytes(most_bytes, request.frame_bytes_max)
 
-    async def take(self, size_bytes: int) -> None:
+    async def take(self, size_bytes: int, peer_id: bytes) -> None:
         """Wait until the limit of rate allows so many bytes to be sent."""
-        await self._up.take(size_bytes)
+        await self._pace_to(peer_id).take(size_bytes)
+
+    def _pace_to(self, peer_id: bytes) -> Pace:
+        return Pace() if peer_id == self._config.own_id else self._up
 
     def given(self, source: Source, peer_id: bytes, chunks: range, now: float) -> range:
         """Return those chunks of a run that a peer is given, up to the first that it is not."""
@@ -402,7 +407,7 @@ class _FetchStream:
     ) -> int:
         """Send chunks in a row; returns how many bytes they have."""
         start, length = opened.source.manifest.run(chunks)
-        step = self._service.frame_bytes(request)
+        step = self._service.frame_bytes(request, self.peer_id)
         for offset in range(0, length, step):
             size = min(step, length - offset)
             await self._wait_for_rate(size, idle)
@@ -416,7 +421,8 @@ class _FetchStream:
         if read.status is not FrameStatus.DATA:
             await self._write(encode_frame(request.request, read.status, read.failed))
             return
-        step, data = self._service.frame_bytes(request), memoryview(read.data)
+        step = self._service.frame_bytes(request, self.peer_id)
+        data = memoryview(read.data)
         for offset in range(0, len(data), step):
             piece = data[offset : offset + step]
             await self._wait_for_rate(len(piece), idle)
@@ -425,7 +431,7 @@ class _FetchStream:
 
     async def _wait_for_rate(self, size_bytes: int, idle: asyncio.Timeout) -> None:
         idle.reschedule(None)
-        await self._service.take(size_bytes)
+        await self._service.take(size_bytes, self.peer_id)
         idle.reschedule(asyncio.get_running_loop().time() + self._service.idle_timeout_s)
 
     async def _write(self, frame: bytes) -> None:

@@ -73,6 +73,8 @@ class SessionConfig:
     """Chunks of one holder that wait to be verified and written."""
     asks_max: int = 256
     """Chunks that wait to be asked for; far above any window."""
+    own_id: bytes = b""
+    """This peer: what comes from there comes over no line, and no limit holds."""
 
 
 class DownloadSide(Protocol):
@@ -139,7 +141,8 @@ class HolderSession:
         self._end: SessionEnd | None = None
         self._alarm: asyncio.Timeout | None = None
         self._withheld = asyncio.Event()
-        self._reading = Reading(download.pace)
+        self._pace = Pace() if holder.peer_id == config.own_id else download.pace
+        self._reading = Reading(self._pace)
         self._serves = False
         self._run_bytes_max = 0
 
@@ -202,7 +205,7 @@ class HolderSession:
     async def _describe(self, channel: grpc.aio.Channel) -> Manifest:
         request = transfer_pb2.DescribeRequest(content_id=self._download.content_id)
         message = await self._call(channel, DESCRIBE_METHOD, request.SerializeToString())
-        self._download.pace.note(len(message))
+        self._pace.note(len(message))
         try:
             manifest = transfer_pb2.DescribeReply.FromString(message).manifest
         except DecodeError as error:
@@ -298,7 +301,7 @@ class HolderSession:
         self._assemblies.clear()
         writing = asyncio.create_task(self._write_asks(call, first, manifest))
         try:
-            with self._download.pace.reading() as self._reading:
+            with self._pace.reading() as self._reading:
                 async with asyncio.timeout(self._config.idle_timeout_s) as self._alarm:
                     await self._read_frames(call)
         except grpc.aio.AioRpcError as error:
@@ -315,7 +318,7 @@ class HolderSession:
         return None
 
     async def _write_asks(self, call: FetchCall, first: range, manifest: Manifest) -> None:
-        chunks, pace = first, self._download.pace
+        chunks, pace = first, self._pace
         while True:
             self._requests = self._requests + 1 & 0xFFFF_FFFF
             if not self._assemblies:

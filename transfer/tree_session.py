@@ -119,7 +119,7 @@ class TreeSession(HolderSession):
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                 self._tree.content_gone(content)
             raise
-        self._tree.pace.note(len(reply))
+        self._pace.note(len(reply))
         try:
             encoded = transfer_pb2.DescribeReply.FromString(reply).manifest
         except DecodeError as error:

@@ -125,9 +125,10 @@ async def running_peer(
     network: Network = NETWORK,
     on_upload: UploadObserver | None = None,
     down: Pace | None = None,
+    identity: Identity | None = None,
 ) -> AsyncIterator[TestPeer]:
     """Run a peer on a free loopback port; `down` is what limits its pushes and connections."""
-    identity = Identity.generate()
+    identity = identity or Identity.generate()
     tls = make_tls(identity, network)
     shares = MemoryShares()
     service = TransferService(

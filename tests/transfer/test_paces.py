@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from identity.address import Address
+from identity.keys import Identity
 from rpc.pace import Pace
 from rpc.turns import BURST_S
 from tests.support.wire import Moved, Relay
-from tests.transfer.peers import CHUNK, get, random_bytes, running_peer
+from tests.transfer.peers import CHUNK, QUICK, get, random_bytes, running_peer
 from tests.transfer.test_push import FolderInbox
 from transfer.candidates import Holder
 from transfer.hashing import hash_file
 from transfer.push import PushOffer, push_file
 from transfer.service import ServiceConfig
+from transfer.session import SessionConfig
 
 RATE = 6_000_000
 SLOW = 2_000_000
@@ -199,3 +201,19 @@ async def test_get_and_push_share_what_comes_over_the_wire(tmp_path: Path) -> No
     both = shared.both
     assert shared.is_exact, (both.size_bytes / both.span_s, both.most_in(1.0))
     assert shared.share == pytest.approx(0.5, abs=0.1), "neither is starved"
+
+
+async def test_peer_that_fetches_from_itself_waits_for_no_limit(tmp_path: Path) -> None:
+    """Another copy of what is here: nothing of it goes over a line."""
+    source = tmp_path / "source"
+    source.write_bytes(random_bytes(4 * CHUNK))
+    own = Identity.generate()
+    limits = ServiceConfig(upload_bytes_per_s=1_000, own_id=own.peer_id)
+    session = SessionConfig(own_id=own.peer_id)
+    pace = Pace(1_000)
+    async with running_peer(config=limits, identity=own) as peer:
+        manifest = await peer.share(source)
+        config = dataclasses.replace(QUICK, session=session, timeout_s=30.0)
+        await get(peer, manifest, tmp_path / "copy", [peer.holder], config=config, pace=pace)
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    assert pace.moved_bytes == 0
