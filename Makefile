@@ -15,7 +15,7 @@ help:
 	@echo "make setup  only the virtual environment · make protos · make lock · make svg · make clean"
 	@echo "make simulate   the DHT at up to 10,000 peers on a virtual clock, hours; SCALE=small: short runs, minutes"
 	@echo "make fuzz   a million random and mutated datagrams, then the decoders under coverage; ten minutes"
-	@echo "make torture  receivers killed a hundred times and other long fault runs; some minutes"
+	@echo "make torture  receivers killed a hundred times and other long fault runs; an hour (TORTURE=cluster: three RabbitMQ nodes)"
 	@echo "make bench-dht  the DHT beside stock kademlia and OpenDHT, five minutes"
 	@echo "make bench-transfer  transfers beside libtorrent, magic-wormhole, aria2, a plain TLS copy; six minutes"
 	@echo "make bench-publish  what publishing 10,000 files on 100 peers costs, some minutes"
