@@ -33,8 +33,14 @@ def runs_a_peer(
         click.option("--advertise", type=advertised, help="The address to tell others."),
         click.option("--name", "nickname", metavar="NICK", help="A nickname (default: host name)."),
         click.option("--queue", envvar="SHOAL_QUEUE", metavar="AMQP_URL", help=_QUEUE),
-        click.option("--limit-up", type=rate, help="Bytes a second to others, such as 5MB."),
-        click.option("--limit-down", type=rate, help="Bytes a second from others."),
+        click.option(
+            "--limit-up",
+            type=rate,
+            help="Bytes a second to others, such as 5MB: gets and mail together.",
+        ),
+        click.option(
+            "--limit-down", type=rate, help="Bytes a second from others, gets and mail together."
+        ),
         click.option("--no-table", is_flag=True, help="No live table."),
         click.option("--detach", is_flag=True, help="Return when the peer is ready; it runs on."),
     )

@@ -74,6 +74,8 @@ def test_peers_without_an_account_deliver_through_the_operators_broker(
         assert (sent["state"], sent["held_by"]) == ("stored", [operator.id])
         forwarded = 'shoal_queue_total{what="forwarded"}'
         operator.poll("status", until=lambda _: metrics_of(operator)[forwarded] == 1)
+        for way in ("down", "up"):  # from the sender, and on to the broker
+            assert metrics_of(operator)[f'shoal_moved_bytes_total{{what="mail-{way}"}}'] > 1_500_000
         assert ada.terminate() == 0
         sealed = operator.home / "spool" / "desk" / "sealed"
         assert list(sealed.iterdir()) == []  # it is on the broker, not here

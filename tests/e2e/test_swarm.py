@@ -25,12 +25,20 @@ def test_readers_find_each_other_while_they_fetch_and_spare_the_limited_seed(
         seed.json("put", str(tmp_path / "film"))
         with ThreadPoolExecutor(len(readers)) as pool:
             got = list(pool.map(lambda peer: peer.json("get", "film")[0], readers))
+        [status], [of_reader] = seed.json("status"), readers[0].json("status")
     assert all((peer.folder / "film").read_bytes() == data for peer in readers)
     assert sum(each["fetched_bytes"] for each in got) <= 1.05 * len(readers) * SIZE
     assert max(each["sources"] for each in got) > 1
     # In bytes, since seconds say as much of the machine: from the seed alone it would be all.
     by_seed = sum(each["source_bytes"].get(seed.id, 0) for each in got)
     assert by_seed < 0.8 * len(readers) * SIZE
+    # What the limits hold is told, and how late the event loop was.
+    assert (status["limit_up_bytes_per_s"], status["limit_down_bytes_per_s"]) == (RATE, None)
+    assert status["moved"]["gets-up"] >= by_seed
+    assert status["moved"]["mail-up"] == status["moved"]["gets-down"] == 0
+    assert of_reader["moved"]["gets-down"] >= SIZE
+    assert status["loop_lag_ms_max"] > 0
+    assert status["loop_stalls"] >= 0
 
 
 def test_holder_that_moves_to_another_port_is_found_again_in_a_running_get(tmp_path: Path) -> None:
