@@ -168,8 +168,7 @@ class Publisher:
         here: set[bytes] = set()
         storers: dict[bytes, frozenset[bytes]] = {}
         async for some in self._windows(draft_ids):
-            drafts = self._schedule.take(some, now_ms=self._wall_ms())
-            for outcome in await self._send(drafts, urgent=True):
+            for outcome in await self._send(await self._taken(some), urgent=True):
                 acknowledged[outcome.draft.draft_id] = len(outcome.storers)
                 if len(draft_ids) <= SWEEP_DRAFTS_MAX:
                     storers[outcome.draft.draft_id] = frozenset(outcome.storers)
@@ -180,6 +179,15 @@ class Publisher:
             tuple(draft_id in here for draft_id in draft_ids),
             tuple(storers.get(draft_id, frozenset()) for draft_id in draft_ids) if storers else (),
         )
+
+    async def _taken(self, draft_ids: Sequence[bytes]) -> list[Draft]:
+        """Take drafts in the order of their keys, some in a turn, and none in that of others."""
+        drafts: list[Draft] = []
+        await asyncio.sleep(0)
+        async for some in turns(self._schedule.in_order(draft_ids), NOTE_TURN):
+            drafts += self._schedule.take(some, now_ms=self._wall_ms())
+        await asyncio.sleep(0)
+        return drafts
 
     async def _windows(self, draft_ids: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:
         """Cut drafts into runs of neighbouring keys, each small enough to be on its way at once."""
@@ -255,6 +263,7 @@ class Publisher:
         await self._send_all(batches.values())
         self._reader.stored({outcome.draft.key for outcome in outcomes})
         await self._report(outcomes)
+        await asyncio.sleep(0)
         await self._send_shards([each for each in outcomes if each.needs_shard()], urgent)
         return outcomes
 
