@@ -48,7 +48,7 @@ ALICE, BOB, HOST = (identity(name) for name in ("alice", "bob", "host"))
 RATE = 2_000_000
 SIZE = 3_000_000
 MESSAGE_BYTES = 512 * 1024
-PATIENCE_S = 0.4
+PATIENCE_S = 0.8
 Result = TypeVar("Result")
 
 
@@ -254,7 +254,7 @@ async def test_broker_is_written_to_and_read_from_at_the_limit(broker: str, tmp_
 
 
 async def test_slow_limit_fails_no_deposit_and_no_collection(tmp_path: Path) -> None:
-    """Each takes several times as long as a host may stand still."""
+    """Each takes longer than a host may stand still."""
     slowly = BothWays(Pace(1_000_000), Pace(1_000_000))
     manifest, source = letter(1_000_000)
     async with AsyncExitStack() as closing:
@@ -266,7 +266,7 @@ async def test_slow_limit_fails_no_deposit_and_no_collection(tmp_path: Path) -> 
         assert kept.promise.until_ms == manifest.expires_ms
         reader = village.client(BOB, step_timeout_s=PATIENCE_S)
         assert await collect(reader, host, manifest) == manifest.count
-        assert time.monotonic() - begun > 4 * PATIENCE_S
+        assert time.monotonic() - begun > 2 * PATIENCE_S
 
 
 async def test_host_that_stands_still_is_given_up(tmp_path: Path) -> None:
