@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -24,7 +24,6 @@ from peer.inbox import Inbox
 from peer.mail_hosts import MailHosts
 from peer.roles import authority_of
 from peer.serving import Acceptance
-from queueing.broker_desk import BrokerDesk
 from queueing.caretaker import Caretaker, CaretakerConfig
 from queueing.courier import Courier, CourierConfig
 from queueing.envelope import OuterManifest
@@ -35,8 +34,6 @@ from queueing.kept import KeptMail
 from queueing.mailbox_client import Host, MailboxClient
 from queueing.mailbox_service import MailboxConfig, MailboxHooks, MailboxService
 from queueing.mailbox_store import MailboxStore
-from queueing.rabbitmq import RabbitStore
-from queueing.rabbitmq_claims import ClaimingStore
 from queueing.rabbitmq_config import RabbitConfig
 from queueing.rabbitmq_health import QueueHealth
 from queueing.rabbitmq_url import parse_amqp_url
@@ -45,6 +42,10 @@ from queueing.spool import Spool
 from queueing.spool_index import SpoolConfig
 from queueing.states import is_end
 from queueing.store import PendingStore, Usage
+
+if TYPE_CHECKING:  # pika is some megabytes, which a peer without a broker need not hold
+    from queueing.broker_desk import BrokerDesk
+    from queueing.rabbitmq import RabbitStore
 
 DELIVERY_BYTES_MAX = 4 * 1024**3
 MAIL_LIFE_MARGIN_MS = 1_000
@@ -159,6 +160,8 @@ class Mail:
             on_change=on_change,
         )
         if is_desk and mail.queue_store is not None:
+            from queueing.broker_desk import BrokerDesk
+
             mail.desk = await BrokerDesk.open(
                 core.home.spool / "desk",
                 core.file.network.network_id,
@@ -331,6 +334,8 @@ class Mail:
         limit = self._core.config.queue.delivery_bytes_max
         if not limit or not self.allows(DeliveryMeans.MAILBOX, ()):
             return broker
+        from queueing.rabbitmq_claims import ClaimingStore
+
         return ClaimingStore(
             broker,
             self.mailbox_store,
@@ -356,6 +361,8 @@ class Mail:
         )
 
     def _rabbit(self, url: str) -> RabbitStore:
+        from queueing.rabbitmq import RabbitStore
+
         return RabbitStore(
             parse_amqp_url(url),
             self._core.file.network.network_id,

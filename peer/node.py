@@ -59,7 +59,6 @@ from peer.traffic import Traffic
 from peer.views import Snapshot, StatusView
 from queueing.errors import QueueError
 from queueing.journal import OutboxRow
-from queueing.rabbitmq import reachable
 from queueing.store import Usage
 from rpc.caller import caller_of
 from rpc.errors import PortInUse as TcpPortInUse
@@ -372,6 +371,8 @@ class Peer:
         url = self._queue_url
         if url is None:
             return
+        from queueing.rabbitmq import reachable
+
         try:
             ca_file = authority_of(self.core.config, self.core.home)
             await reachable(url, QUEUE_TIMEOUT_S, ca_file=ca_file)

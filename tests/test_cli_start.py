@@ -83,3 +83,11 @@ def test_command_loads_what_it_uses_and_nothing_else(
     assert others - set(sys.stdlib_module_names) == {"click"}
     # Of the standard library these cost as much as all the rest of ours.
     assert others & {"asyncio", "concurrent", "logging", "ssl", "subprocess", "tempfile"} == set()
+
+
+def test_peer_without_a_broker_does_not_hold_pika() -> None:
+    program = "import sys, peer.node; print('pika' in sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=CLI.parent, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout == "False\n"
