@@ -30,6 +30,12 @@ async def trio(tmp_path: Path) -> AsyncIterator[list[Core]]:
         yield cores
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait as long as ever for holders: a busy machine answers late."""
+    monkeypatch.setattr(proving, "ASK_MIN_S", proving.ASK_MAX_S)
+
+
 @contextlib.asynccontextmanager
 async def stranger(entry: Core, content_id: bytes, name: str = NAME) -> AsyncIterator[DhtNode]:
     """A holder that is in nobody's table, as most are in a large network."""
@@ -58,6 +64,7 @@ async def forget(core: Core, entry: Core) -> None:
     await core.dht.bootstrap([BootstrapNode(address_of(entry))])
 
 
+@pytest.mark.usefixtures("patient")
 async def test_contents_whose_holders_answer_come_before_those_that_many_only_claim(
     trio: list[Core],
 ) -> None:
@@ -78,6 +85,7 @@ async def test_contents_whose_holders_answer_come_before_those_that_many_only_cl
         assert [o.content_id for o in await fetching.search(["whale"], 1)] == [WANTED]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_holder_that_answered_lately_is_not_asked_and_a_silent_one_not_again(
     trio: list[Core],
 ) -> None:

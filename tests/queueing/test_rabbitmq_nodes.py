@@ -15,6 +15,7 @@ from queueing.rabbitmq_nodes import BrokerNodes
 from queueing.rabbitmq_publisher import Counters, Deposit, Patience, Publisher
 from queueing.rabbitmq_url import AmqpUrl, parse_amqp_url
 from queueing.rabbitmq_wire import Outcome, _failure
+from rpc.pace import Pace
 from tests.queueing.rabbit_mail import Parties, now_ms, sealed_chunks_of
 from tests.support.broker import free_ports
 
@@ -130,7 +131,7 @@ async def test_refusal_of_a_cluster_is_believed_when_it_is_repeated(
     manifest, chunks = parties.seal(tmp_path)
     link = RefusingLink(refusals, is_cluster=is_cluster)
     patience = Patience(QUICK, random.Random(0))
-    publisher = Publisher(link, parties.network_id, QUICK, patience, Counters(), now_ms)
+    publisher = Publisher(link, parties.network_id, QUICK, patience, Counters(), now_ms, Pace())
     queue = mail_queue(parties.network_id, parties.recipient.peer_id)
     deposit = Deposit(queue, manifest, chunks, set(range(manifest.count)))
     if failure is None:
@@ -170,7 +171,7 @@ async def test_deposits_at_once_share_one_window(tmp_path: Path) -> None:
     link, parties = SlowLink(), Parties()
     config = RabbitConfig(window_max=2)
     patience = Patience(config, random.Random(0))
-    publisher = Publisher(link, parties.network_id, config, patience, Counters(), now_ms)
+    publisher = Publisher(link, parties.network_id, config, patience, Counters(), now_ms, Pace())
     deposits = []
     for number in range(4):
         (tmp_path / str(number)).mkdir()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.transfer.peers import poll
 from transfer.inbox import InboxFolder
+from transfer.inbox_room import InboxRoom
 from transfer.threads import run_to_end
 
 
@@ -76,15 +77,15 @@ async def test_time_that_runs_out_meanwhile_is_a_timeout() -> None:
 async def test_arrival_whose_opening_was_cancelled_can_be_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, real = Work(), InboxFolder._require_room
+    work, real = Work(), InboxRoom.promise
 
-    def slow(*arguments: object) -> None:
+    def slow(room: InboxRoom, part: Path, size_bytes: int) -> None:
         work()
-        real(*arguments)  # type: ignore[arg-type]
+        real(room, part, size_bytes)
 
     inbox = InboxFolder(tmp_path, 100, free_floor_bytes=0)
     with monkeypatch.context() as patched:
-        patched.setattr(InboxFolder, "_require_room", slow)
+        patched.setattr(InboxRoom, "promise", slow)
         opening = asyncio.create_task(inbox.open(b"key", "name", 10))
         assert await poll(work.begun.is_set)
         opening.cancel()
