@@ -403,8 +403,8 @@ class Mail:
 
     async def _keep_records_tidy(self) -> None:
         while True:
+            self._ended.clear()  # before the look: what ends meanwhile is looked at again
             await self._withdraw_idle()
-            self._ended.clear()
             try:
                 async with asyncio.timeout(TIDY_S):
                     await self._ended.wait()

@@ -6,9 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pika
 import pytest
 
 from console.stage import free_port
+from identity.keys import parse_peer_id
+from identity.network import parse_network_file
+from queueing.rabbitmq_messages import receipts_queue
+from tests.support import waiting
 from tests.support.broker import PrivateBroker
 from tests.support.deliveries import (
     await_received,
@@ -34,6 +39,15 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with PeerProcess(folder, "seed") as seed:
         seed.join("--no-mailbox", network=file, listen=seed_of(file))
         yield file
+
+
+def receipts_at(url: str, network: Path, sender: PeerProcess) -> int:
+    """How many receipts wait at the broker: a file is received a moment before its receipt goes."""
+    network_id = parse_network_file(network.read_bytes()).network.network_id
+    queue = receipts_queue(network_id, parse_peer_id(sender.id))
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        declared = connection.channel().queue_declare(queue, passive=True)
+        return int(declared.method.message_count)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +83,7 @@ def test_file_and_receipt_pass_through_the_broker_though_both_are_never_there_to
         line = await_received(bob, sent)
         assert (line["name"], line["from"]) == (name, ada.id)
         assert digest_of(line["path"]) == digest_of(source)
+        waiting.until(lambda: receipts_at(url, network, ada), what="bob's receipt at the broker")
         assert bob.terminate() == 0
 
         ada.join("--no-mailbox", network=network, extra=queue)

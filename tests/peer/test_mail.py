@@ -72,6 +72,7 @@ async def mail_of(core: Core, background: Background) -> Mail:
 @pytest.fixture
 async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Post, Core]]:
     monkeypatch.setattr(mail_module, "TIDY_AFTER_S", 0.01)
+    monkeypatch.setattr(mail_module, "TIDY_S", 1.0)  # what is still being ended is looked at again
     async with cores_of(tmp_path / "homes", "ada", "bob") as [ada, bob]:
         background = Background()
         mail = await mail_of(ada, background)
