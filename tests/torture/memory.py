@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.torture.tally import Tally
 from transfer.hashing import hash_file_blocking
+from transfer.manifest import CHUNK_SIZE_MIN_BYTES
 
 ROOT = Path(__file__).parents[2]
 MEBIBYTE = 1024 * 1024
@@ -22,8 +23,10 @@ def large_file(folder: Path, *, size_bytes: int, seed: int) -> Tally:
     source, target = folder / "source", folder / "copy"
     rng = random.Random(seed)
     with source.open("wb") as file:
-        for _ in range(0, size_bytes, 16 * MEBIBYTE):
-            file.write(rng.randbytes(16 * MEBIBYTE))
+        file.truncate(size_bytes)
+        for offset in range(0, size_bytes, CHUNK_SIZE_MIN_BYTES):  # no chunk like another
+            file.seek(offset)
+            file.write(rng.randbytes(16))
     manifest = hash_file_blocking(source).manifest
     holder = subprocess.Popen(
         [sys.executable, "-m", "tests.transfer.holder_process", str(source), "measured"],
