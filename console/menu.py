@@ -91,13 +91,13 @@ class Menu:
         words = _words(_ask("words of its name"))
         if not words:
             return
-        hits = self._listed("search", "--", *words)
+        hits = self._listed("search", "--limit", str(SHOWN_MAX), "--", *words)
         if hits is None:
             return
         if not hits:
             _say("Nothing matches all these words.")
             return
-        chosen = _choose("which one to download", hits[:SHOWN_MAX], _hit_line)
+        chosen = _choose("which one to download", hits, _hit_line)
         if isinstance(chosen, Mapping):
             self._do("get", str(chosen["content_id"]))
         elif chosen:

@@ -58,6 +58,22 @@ def replace_private(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def read_exactly(descriptor: int, offset: int, length: int) -> bytes:
+    """Read a span; fewer bytes than asked for mean that the file ended early."""
+    data = os.pread(descriptor, length, offset)
+    if len(data) == length or not data:
+        return data
+    parts = [data]
+    done = len(data)
+    while done < length:
+        data = os.pread(descriptor, length - done, offset + done)
+        if not data:
+            break
+        parts.append(data)
+        done += len(data)
+    return b"".join(parts)
+
+
 def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of the data at an offset, however little the system takes at a time."""
     view = memoryview(data)

@@ -32,7 +32,7 @@ from peer.fetching import SEARCH_LIMIT_MAX, Fetching, Wanted, target_of
 from peer.finding import Offer
 from peer.presence import Presence
 from peer.reporting import Emit, Reporter
-from peer.sending import Sending
+from peer.sending import Sending, Terms
 from peer.sharing import Published, Sharing, why_changed
 from peer.streaming import discard, telling_ready, temporary_target
 from peer.views import (
@@ -261,15 +261,12 @@ class Commands:
             await self._put_all(paths, name, reporter)
             return
         peer_id = await self._presence.resolve(recipient)
-        await self._sending.put_all_to(
-            paths,
-            name,
-            peer_id,
-            reporter,
+        terms = Terms(
             expires_s=arguments.get("expires_s", int),
             wait=bool(arguments.get("wait", bool)),
             via=arguments.texts("via"),
         )
+        await self._sending.put_all_to(paths, name, peer_id, reporter, terms)
 
     async def _put_all(self, paths: list[Path], name: str | None, reporter: Reporter) -> None:
         """Offer files in groups, whose records are published together; results as they come."""

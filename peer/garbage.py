@@ -49,7 +49,6 @@ def keep_turns_short() -> ShortTurns:
     """Freeze what there is, and what will outlive long collections; for the rest of the process."""
     turns = ShortTurns()
     gc.callbacks[:] = [each for each in gc.callbacks if not isinstance(each, ShortTurns)]
-    gc.unfreeze()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, MIDDLE_COLLECTIONS, FULL_COLLECTIONS)
     gc.callbacks.append(turns)

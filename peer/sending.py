@@ -69,6 +69,18 @@ class Letter:
     expires_ms: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Terms:
+    """How somebody wants things sent."""
+
+    expires_s: int | None = None
+    """None: as configured."""
+    wait: bool = False
+    """For the receipt."""
+    via: Sequence[str] = ()
+    """The only ways allowed; all when empty."""
+
+
 class Sending:
     """`put --to`, `inbox`, `outbox` and `outbox cancel`."""
 
@@ -83,25 +95,13 @@ class Sending:
         name: str | None,
         recipient: bytes,
         reporter: Reporter,
-        *,
-        expires_s: int | None,
-        wait: bool,
-        via: Sequence[str],
+        terms: Terms,
     ) -> None:
         """Send files in turn; who was found away is not dialled anew for each of them."""
         dial_at = 0.0
         for path in paths:
             dials = time.monotonic() >= dial_at
-            is_there = await self.put_to(
-                path,
-                name,
-                recipient,
-                reporter,
-                expires_s=expires_s,
-                wait=wait,
-                via=via,
-                dials=dials,
-            )
+            is_there = await self.put_to(path, name, recipient, reporter, terms, dials=dials)
             if dials and not is_there:
                 dial_at = time.monotonic() + AWAY_S
 
@@ -111,11 +111,9 @@ class Sending:
         name: str | None,
         recipient: bytes,
         reporter: Reporter,
+        terms: Terms,
         *,
-        expires_s: int | None,
-        wait: bool,
-        via: Sequence[str],
-        dials: bool = True,
+        dials: bool,
     ) -> bool:
         """Send one file or folder, straight to the recipient only if it `dials`.
 
@@ -123,17 +121,17 @@ class Sending:
         """
         if recipient == self._core.identity.peer_id:
             raise BadInput("that is this peer itself", hint="name another peer with --to")
-        letter = await self._letter(path, name, recipient, expires_s)
-        may_dial = dials and (not via or DIRECT in via)
+        letter = await self._letter(path, name, recipient, terms.expires_s)
+        may_dial = dials and (not terms.via or DIRECT in terms.via)
         channel = await self._channel(recipient) if may_dial else None
         row: OutboxRow | None = None
         if channel is not None:
             letter = await _hashed(letter, reporter)
             row = await self._push(channel, letter, reporter)
         if row is None:
-            _raise_if_direct_only(via)
-            row = await self._leave(letter, reporter, via)
-        if wait:
+            _raise_if_direct_only(terms.via)
+            row = await self._leave(letter, reporter, terms.via)
+        if terms.wait:
             row = await self._ended(row)
         await reporter.result(sent_view(row))
         _raise_unless_good(row)

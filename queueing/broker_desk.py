@@ -252,7 +252,7 @@ class BrokerDesk(KeptFolder):
             return
         manifest = decode_manifest(encoded)
         with contextlib.suppress(Expired):
-            await self._broker.deposit(manifest, KeptChunks(self, manifest))
+            await self._broker.deposit(manifest, KeptChunks(self.read, manifest))
             self.forwarded += 1
         self._here.pop(delivery_id, None)
         await self._on_files(self._files.delete, delivery_id)

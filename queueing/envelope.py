@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from identity.encoding import length_prefixed
+from identity.files import read_exactly
 from identity.keys import Identity, peer_id_of
 from identity.signing import Purpose, verify
 from queueing.errors import BadEnvelope, Expired, SourceChanged, TooLarge
@@ -399,16 +400,6 @@ def _seal_chunks(
     return tuple(digests), content_hash.digest()
 
 
-def _read(descriptor: int, offset: int, length: int) -> bytes:
-    """Read a span; it is shorter only where the file has ended early, which is noticed later."""
-    data = os.pread(descriptor, length, offset)
-    while len(data) < length and (
-        more := os.pread(descriptor, length - len(data), offset + len(data))
-    ):
-        data += more
-    return data
-
-
 def _wrap_info(network_id: bytes, sender_key: bytes, sealing_key: bytes, seal_id: bytes) -> bytes:
     return length_prefixed(b"shoal/seal/1", network_id, sender_key, sealing_key, seal_id)
 
@@ -440,7 +431,7 @@ class _FileContent:
 
     def reading(self, offset: int, length_bytes: int) -> Callable[[], bytes]:
         """Return what reads a span, in any thread and order."""
-        return functools.partial(_read, self._file.fileno(), offset, length_bytes)
+        return functools.partial(read_exactly, self._file.fileno(), offset, length_bytes)
 
     def check(self) -> None:
         if self._fingerprint() != self._before or self._before[0] != self._size_bytes:

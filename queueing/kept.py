@@ -4,7 +4,7 @@ Owns that Protocol, which `Spool` implements, and reading a delivery's chunks th
 store may stand in its place. Must not know any implementation, nor gRPC.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from queueing.envelope import OuterManifest
@@ -63,10 +63,13 @@ class KeptMail(Protocol):
 class KeptChunks:
     """The sealed chunks of one kept delivery, for depositing them elsewhere: a `ChunkSource`."""
 
-    def __init__(self, kept: KeptMail, manifest: OuterManifest) -> None:
-        self._kept = kept
+    def __init__(
+        self, read: Callable[[OuterManifest, int], Awaitable[bytes]], manifest: OuterManifest
+    ) -> None:
+        """``read``: `KeptMail.read`, or what stands in for it."""
+        self._read = read
         self._manifest = manifest
 
     async def read(self, index: int) -> bytes:
         """Return one sealed chunk; BadEnvelope when it is lost."""
-        return await self._kept.read(self._manifest, index)
+        return await self._read(self._manifest, index)

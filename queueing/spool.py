@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -168,7 +168,7 @@ class Spool(KeptFolder):
 
         What is fresh, sealed here a moment ago, is not checked again.
         """
-        return _FreshChunks(self._read_fresh, manifest) if is_fresh else KeptChunks(self, manifest)
+        return KeptChunks(self._read_fresh if is_fresh else self.read, manifest)
 
     async def _read_fresh(self, manifest: OuterManifest, index: int) -> bytes:
         return await self._on_files(self._files.read_fresh, manifest, index)
@@ -268,19 +268,6 @@ class SpoolDelivery:
             await self._spool.drop(self.manifest.delivery_id)
         else:
             await self._spool.settle(self.manifest.delivery_id, receipt)
-
-
-class _FreshChunks:
-    """The chunks of a letter that this process has just sealed: a `ChunkSource`."""
-
-    def __init__(
-        self, read: Callable[[OuterManifest, int], Awaitable[bytes]], manifest: OuterManifest
-    ) -> None:
-        self._read = read
-        self._manifest = manifest
-
-    async def read(self, index: int) -> bytes:
-        return await self._read(self._manifest, index)
 
 
 class _Staged:

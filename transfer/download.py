@@ -451,7 +451,8 @@ class Download:
         bad = [chunk for chunk in chunks if digest_of_pieces(each[chunk]) != manifest.digest(chunk)]
         if not bad:
             part.write(manifest.span(chunks[0])[0], pieces)
-        for chunk in chunks if bad else ():
+            return bad
+        for chunk in chunks:
             if chunk not in bad:
                 part.write(manifest.span(chunk)[0], each[chunk])
         return bad

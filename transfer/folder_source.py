@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from identity.files import read_exactly
 from transfer.errors import SourceChanged
 from transfer.folder_stream import MANIFEST, head_of, parts_of, parts_start, stream_bytes
-from transfer.hashing import Fingerprint, ProgressCallback, read_exactly
+from transfer.hashing import Fingerprint, ProgressCallback
 from transfer.safe_folder import SafeFolder
 from transfer.tree_paths import shown_path
 from transfer.tree_plan import plan_of

@@ -152,22 +152,6 @@ def readable_size(path: Path) -> int:
         os.close(descriptor)
 
 
-def read_exactly(descriptor: int, offset: int, length: int) -> bytes:
-    """Read a span; fewer bytes than asked for mean that the file ended early."""
-    data = os.pread(descriptor, length, offset)
-    if len(data) == length or not data:
-        return data
-    parts = [data]
-    done = len(data)
-    while done < length:
-        data = os.pread(descriptor, length - done, offset + done)
-        if not data:
-            break
-        parts.append(data)
-        done += len(data)
-    return b"".join(parts)
-
-
 def read_into(descriptor: int, offset: int, view: memoryview) -> int:
     """Read a span into a buffer and return how many bytes there were before the file ended."""
     done = 0

@@ -25,14 +25,14 @@ from pathlib import Path
 from blake3 import blake3
 
 from identity.encoding import length_prefixed
-from identity.files import write_at
+from identity.files import read_exactly, write_at
 from transfer.errors import (
     BadContent,
     QuotaFull,
     SourceUnreadable,
     TargetUnwritable,
 )
-from transfer.hashing import hash_file_blocking, read_exactly
+from transfer.hashing import hash_file_blocking
 from transfer.inbox_room import InboxRoom, InboxUsage
 from transfer.inbox_tree import InboxTree, open_tree, remove_tree
 from transfer.manifest import Manifest
@@ -112,10 +112,7 @@ class InboxFolder:
             if not os.path.lexists(part):
                 return
             try:
-                if part.is_dir():
-                    remove_tree(part)
-                else:
-                    part.unlink(missing_ok=True)
+                _delete_part(part)
             except OSError as error:
                 raise target_error(error, part) from error
             self.room.forget()
@@ -131,12 +128,8 @@ class InboxFolder:
     def _sweep(self, before_s: float) -> None:
         with contextlib.suppress(OSError):  # what cannot be deleted now is tried after a start
             for part in self.folder.iterdir():
-                if not is_part_name(part.name) or part.lstat().st_mtime >= before_s:
-                    continue
-                if part.is_dir():
-                    remove_tree(part)
-                else:
-                    part.unlink()
+                if is_part_name(part.name) and part.lstat().st_mtime < before_s:
+                    _delete_part(part)
 
     def _begin(self, path: Path, size_bytes: int, manifest: Manifest | None) -> "_Begun":
         placed = self._placed(path)
@@ -320,6 +313,14 @@ def part_name(key: bytes) -> str:
 def is_part_name(name: str) -> bool:
     """Tell whether a file is one in arrival."""
     return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
+
+
+def _delete_part(part: Path) -> None:
+    """Delete a partial file or folder; OSError."""
+    if part.is_dir():
+        remove_tree(part)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def _keep_verified(descriptor: int, manifest: Manifest | None) -> int:

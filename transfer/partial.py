@@ -17,10 +17,10 @@ from pathlib import Path
 from blake3 import blake3
 
 from identity.encoding import length_prefixed
-from identity.files import write_at
+from identity.files import read_exactly, write_at
 from transfer.bitmap import full_bitmap
 from transfer.errors import DiskFull, TargetBusy, TargetExists, TargetUnwritable, TransferError
-from transfer.hashing import Fingerprint, read_exactly
+from transfer.hashing import Fingerprint
 from transfer.manifest import Manifest
 
 LOCK_TRIES_MAX = 16

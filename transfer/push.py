@@ -15,6 +15,7 @@ from typing import Protocol
 import grpc
 from google.protobuf.message import DecodeError
 
+from identity.files import read_exactly
 from protos import transfer_pb2
 from rpc.pace import Pace
 from transfer.errors import (
@@ -25,7 +26,7 @@ from transfer.errors import (
     TransferError,
     UnsafeName,
 )
-from transfer.hashing import open_regular, read_exactly
+from transfer.hashing import open_regular
 from transfer.manifest import Manifest, TreeManifest
 from transfer.threads import run_to_end
 from transfer.wire import FRAME_DATA_MAX_BYTES

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from identity.files import read_exactly
 from transfer.bitmap import full_bitmap
 from transfer.errors import SourceChanged
-from transfer.hashing import Fingerprint, open_regular, read_exactly, read_into
+from transfer.hashing import Fingerprint, open_regular, read_into
 from transfer.manifest import Manifest
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from identity.files import write_at
+from identity.files import read_exactly, write_at
 from transfer.bitmap import full_bitmap
 from transfer.errors import BadManifest, DiskFull, TargetBusy
-from transfer.hashing import Fingerprint, read_exactly
+from transfer.hashing import Fingerprint
 from transfer.manifest import (
     Manifest,
     TreeManifest,

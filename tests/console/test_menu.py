@@ -56,7 +56,7 @@ def test_chosen_hit_is_fetched_by_its_content_id(
     typing: Typing, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert typing("1", "whale 'so*'", "2") == [
-        ["--json", "search", "--", "whale", "so*"],
+        ["--json", "search", "--limit", "30", "--", "whale", "so*"],
         ["get", "b3:02"],
     ]
     shown = capfd.readouterr().out

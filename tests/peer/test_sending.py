@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from peer.sending import AWAY_S, Sending
+from peer.sending import AWAY_S, Sending, Terms
 
 
 class Told(Sending):
@@ -23,7 +23,7 @@ class Told(Sending):
 
 async def put_three(sending: Sending) -> None:
     files = [Path("one"), Path("two"), Path("three")]
-    await sending.put_all_to(files, None, bytes(20), Any, expires_s=None, wait=False, via=())  # type: ignore[arg-type]
+    await sending.put_all_to(files, None, bytes(20), Any, Terms())  # type: ignore[arg-type]
 
 
 async def test_recipient_that_is_away_is_dialled_once_for_all_files_of_a_command() -> None:
